@@ -1,0 +1,45 @@
+"""What can be wrong with bytes from outside. The type tells the caller what to do."""
+
+from __future__ import annotations
+
+
+class WireError(Exception):
+    """Bytes that are not what they claim to be.
+
+    `code` is stable and machine-readable (it is counted, and shown in lists of rejections); `detail` is for people and
+    names the field and the limit.
+    """
+
+    code = "malformed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MalformedError(WireError):
+    """Reject: the bytes do not parse. Sending them again cannot help."""
+
+
+class ChecksumError(WireError):
+    """Reject, and ask for a resend: the bytes were damaged on the way or on disk."""
+
+    code = "checksum"
+
+
+class VersionError(WireError):
+    """Reject: written by a newer version; update this side first."""
+
+    code = "version"
+
+
+class LimitError(WireError):
+    """Reject: larger or more than a named limit (see limits.py)."""
+
+    code = "limit"
+
+
+class DecodeError(WireError):
+    """Reject the record, keep its bytes: a codec cannot give them meaning; a mended codec may."""
+
+    code = "undecodable"

@@ -1,0 +1,171 @@
+"""What the cloud's topics carry: blocks of several sources in one NATS message, and resolved messages as columns.
+
+A shipment (topic `default-processor`), MessagePack array: [version = 1, [[source id, block], …]].
+
+A message batch (topics from the message processor on): 1 byte version = 1, then a zstd frame of the MessagePack array
+of the fields of MessageBatch in order.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+import zstandard
+
+from protocols.errors import MalformedError, VersionError
+from protocols.messages import DeviceDataEventMsg, Route
+
+SHIPMENT_VERSION: Final = 1
+MESSAGES_VERSION: Final = 1
+MESSAGES_RAW_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A message batch before compression: a bound for what one frame can make a reader allocate."""
+
+
+class Consignment(msgspec.Struct, frozen=True, array_like=True):
+    """One block and whose it is."""
+
+    source_id: int
+    block: bytes
+
+
+class Shipment(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    consignments: list[Consignment]
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Consecutive records of one source: what hops remember as done."""
+
+    source_id: int
+    epoch: int
+    first_seq: int
+    count: int
+
+
+class Target(msgspec.Struct, frozen=True, array_like=True):
+    """The device that messages are from, as one revision of the registry knew it. `device_id` 0: unknown."""
+
+    project_id: str
+    network_id: str
+    alias_key: str
+    alias: str
+    device_id: int
+    blueprint_id: str
+    system_id: str
+    route: Route
+    revision: int
+
+
+class Reject(msgspec.Struct, frozen=True, array_like=True):
+    """A record that gave no message. `record`: its place among the records of all runs, from 0."""
+
+    record: int
+    code: str
+    detail: str
+    network_id: str
+    alias_key: str
+    alias: str
+    topic: str
+    received_time: int
+    payload: bytes
+
+
+KEYED: Final = 1
+"""Flag: the id derives from a message key; another record may carry the same message."""
+TIME_REPLACED: Final = 2
+"""Flag: the device's time was implausible; event_time is the received time."""
+HISTORY_ONLY: Final = 4
+"""Flag: never becomes current."""
+
+
+class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
+    """Messages as columns; row i is element i of each.
+
+    `runs` name every record that this batch accounts for, also those that gave no row. `record[i]` is the place of row
+    i's record among the records of all runs, rising; `message_index[i]` its number within the record.
+    """
+
+    runs: list[Run]
+    targets: list[Target]
+    ids: bytes
+    """16 bytes a row."""
+    record: list[int]
+    message_index: list[int]
+    target_index: list[int]
+    flags: list[int]
+    time: list[int | None]
+    received_time: list[int]
+    event_time: list[int]
+    data: list[bytes]
+    """A JSON object a row: the attributes."""
+    payloads: list[bytes]
+    """The record's payload for rows whose device is unknown, so that the inbox keeps the truth; else empty."""
+    rejects: list[Reject]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def records(self) -> int:
+        return sum(run.count for run in self.runs)
+
+    def messages(self) -> Iterator[DeviceDataEventMsg]:
+        """One object a row, for tails and tests, not for hot paths."""
+        for i, target_index in enumerate(self.target_index):
+            target = self.targets[target_index]
+            yield DeviceDataEventMsg(
+                id=str(uuid.UUID(bytes=self.ids[16 * i : 16 * i + 16])),
+                network_id=target.network_id,
+                alias_key=target.alias_key,
+                alias=target.alias,
+                time=self.time[i],
+                received_time=self.received_time[i],
+                history_only=bool(self.flags[i] & HISTORY_ONLY),
+                data=msgspec.json.decode(self.data[i]),
+                device_id=target.device_id,
+                blueprint_id=target.blueprint_id,
+                system_id=target.system_id,
+                project_id=target.project_id,
+                event_time=self.event_time[i],
+                route=target.route,
+                revision=target.revision,
+            )
+
+
+_shipment_decoder: Final = msgspec.msgpack.Decoder(Shipment)
+_messages_decoder: Final = msgspec.msgpack.Decoder(MessageBatch)
+_encoder: Final = msgspec.msgpack.Encoder()
+_compressor: Final = zstandard.ZstdCompressor(level=1, write_content_size=True)
+_decompressor: Final = zstandard.ZstdDecompressor()
+
+
+def encode_shipment(consignments: Sequence[Consignment]) -> bytes:
+    return _encoder.encode(Shipment(SHIPMENT_VERSION, list(consignments)))
+
+
+def decode_shipment(data: bytes) -> list[Consignment]:
+    try:
+        shipment = _shipment_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise MalformedError(f"shipment: {error}") from None
+    if shipment.version != SHIPMENT_VERSION:
+        raise VersionError(f"shipment version {shipment.version}; this side reads {SHIPMENT_VERSION}")
+    return shipment.consignments
+
+
+def encode_messages(batch: MessageBatch) -> bytes:
+    return bytes((MESSAGES_VERSION,)) + _compressor.compress(_encoder.encode(batch))
+
+
+def decode_messages(data: bytes) -> MessageBatch:
+    if not data or data[0] != MESSAGES_VERSION:
+        raise VersionError(f"message batch version {data[:1]!r}; this side reads {MESSAGES_VERSION}")
+    try:
+        if zstandard.get_frame_parameters(data[1:19]).content_size > MESSAGES_RAW_BYTES_MAX:
+            raise MalformedError(f"message batch: more than {MESSAGES_RAW_BYTES_MAX:,} bytes before compression")
+        return _messages_decoder.decode(_decompressor.decompress(memoryview(data)[1:]))
+    except (msgspec.MsgspecError, zstandard.ZstdError) as error:
+        raise MalformedError(f"message batch: {error}") from None

@@ -1,0 +1,1 @@
+"""Moves batches reliably: the same code at the gateway and in the cloud."""

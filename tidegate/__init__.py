@@ -1,0 +1,1 @@
+"""The kit of the three commands; knows no device and no data."""
