@@ -37,6 +37,12 @@ class BatchKey(msgspec.Struct, frozen=True, array_like=True, order=True):
     counter: int
 
 
+class _KeyOnly(msgspec.Struct, array_like=True):
+    """A batch's first field; the rest is not looked at."""
+
+    key: BatchKey
+
+
 class RecordBatch(msgspec.Struct, frozen=True, array_like=True):
     """Records of one publisher. Row i: `origins[origin_index[i]]`, `base_ms + received_delta_ms[i]`, `payloads[i]`."""
 
@@ -59,6 +65,7 @@ class RecordBatch(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(RecordBatch)
+_key_decoder: Final = msgspec.msgpack.Decoder(_KeyOnly)
 
 
 def encode_records(batch: RecordBatch) -> bytes:
@@ -68,6 +75,25 @@ def encode_records(batch: RecordBatch) -> bytes:
 
 def decode_records(data: bytes | memoryview) -> RecordBatch:
     """Raises a WireError that says what is wrong; a batch that it returns keeps every limit."""
+    body = _checked_body(data)
+    try:
+        batch = _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise MalformedError(f"batch body: {error}") from None
+    _check(batch)
+    return batch
+
+
+def read_key(data: bytes | memoryview) -> BatchKey:
+    """The key of an encoded batch, without decoding its rows. Raises a WireError where decode_records would for the
+    head, the checksum or the key."""
+    try:
+        return _key_decoder.decode(_checked_body(data)).key
+    except msgspec.MsgspecError as error:
+        raise MalformedError(f"batch key: {error}") from None
+
+
+def _checked_body(data: bytes | memoryview) -> memoryview:
     if len(data) > BATCH_BYTES_MAX:
         raise LimitError(f"batch of {len(data):,} bytes; the limit is {BATCH_BYTES_MAX:,}")
     if len(data) < _HEAD.size:
@@ -78,12 +104,7 @@ def decode_records(data: bytes | memoryview) -> RecordBatch:
     body = memoryview(data)[_HEAD.size :]
     if zlib.crc32(body) != crc:
         raise ChecksumError("the batch's CRC-32 does not match its body")
-    try:
-        batch = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise MalformedError(f"batch body: {error}") from None
-    _check(batch)
-    return batch
+    return body
 
 
 def _check(batch: RecordBatch) -> None:
@@ -97,12 +118,20 @@ def _check(batch: RecordBatch) -> None:
     if max(map(len, batch.payloads)) > PAYLOAD_BYTES_MAX:
         raise LimitError(f"a payload is larger than {PAYLOAD_BYTES_MAX:,} bytes")
     for origin in batch.origins:
-        for name, value in (
-            ("network_id", origin.network_id),
-            ("alias_key", origin.alias_key),
-            ("alias", origin.alias),
-        ):
-            if len(value.encode()) > NAME_BYTES_MAX:
-                raise LimitError(f"{name} is longer than {NAME_BYTES_MAX} bytes")
-        if len(origin.topic.encode()) > TOPIC_BYTES_MAX:
-            raise LimitError(f"topic is longer than {TOPIC_BYTES_MAX} bytes")
+        check_origin(origin)
+
+
+def check_origin(origin: Origin) -> None:
+    """Raises LimitError where a name or the topic is too long."""
+    _check_text("network_id", origin.network_id, NAME_BYTES_MAX)
+    _check_text("alias_key", origin.alias_key, NAME_BYTES_MAX)
+    _check_text("alias", origin.alias, NAME_BYTES_MAX)
+    _check_text("codec", origin.codec, NAME_BYTES_MAX)
+    _check_text("listener", origin.listener, NAME_BYTES_MAX)
+    _check_text("topic", origin.topic, TOPIC_BYTES_MAX)
+
+
+def _check_text(name: str, value: str, bytes_max: int) -> None:
+    # A character has at most four bytes: nearly every name is short enough without being encoded.
+    if len(value) * 4 > bytes_max and len(value.encode()) > bytes_max:
+        raise LimitError(f"{name} is longer than {bytes_max} bytes")

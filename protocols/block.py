@@ -21,6 +21,7 @@ message processor opens them.
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -42,8 +43,16 @@ _ZSTD_FLAG: Final = 1
 _COMPRESS_FROM_BYTES: Final = 256
 """Below it, compression costs more than it saves."""
 
-_compressor: Final = zstandard.ZstdCompressor(level=1, write_content_size=True, write_checksum=False)
-_decompressor: Final = zstandard.ZstdDecompressor()
+
+class _Zstd(threading.local):
+    """One of each a thread: they may not be used by two at once, and the log compresses in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1, write_content_size=True, write_checksum=False)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd: Final = _Zstd()
 
 
 class BlockHead(msgspec.Struct, frozen=True):
@@ -83,7 +92,7 @@ def encode_block(
         raise LimitError(f"block of {len(raw):,} bytes; the limit is {BLOCK_BYTES_MAX:,}")
     body, flags = raw, 0
     if len(raw) >= _COMPRESS_FROM_BYTES:
-        compressed = _compressor.compress(raw)
+        compressed = _zstd.compressor.compress(raw)
         if len(compressed) < len(raw):
             body, flags = compressed, _ZSTD_FLAG
     head = _HEAD.pack(MAGIC, flags, priority, len(batches), epoch, first_seq, records, len(body), len(raw), newest_ms)
@@ -122,17 +131,23 @@ def check_block(data: bytes | memoryview, offset: int = 0) -> BlockHead:
 
 def open_block(data: bytes | memoryview) -> tuple[BlockHead, list[RecordBatch]]:
     """Checks, decompresses and decodes a whole block."""
+    head, encoded = split_block(data)
+    batches = [decode_records(batch) for batch in encoded]
+    if sum(map(len, batches)) != head.records:
+        raise MalformedError("block holds another number of records than its head says")
+    return head, batches
+
+
+def split_block(data: bytes | memoryview) -> tuple[BlockHead, list[memoryview]]:
+    """Checks and decompresses a whole block; its batches are left encoded."""
     head = check_block(data)
     body: bytes | memoryview = memoryview(data)[HEAD_BYTES : head.size]
     if head.flags & _ZSTD_FLAG:
-        try:
-            body = _decompressor.decompress(body, max_output_size=head.raw_bytes)
-        except zstandard.ZstdError as error:
-            raise MalformedError(f"block body does not decompress: {error}") from None
-    if len(body) != head.raw_bytes:
+        body = _decompress(body, head.raw_bytes)
+    elif len(body) != head.raw_bytes:
         raise MalformedError("block body has another length than its head says")
     view = memoryview(body)
-    batches: list[RecordBatch] = []
+    batches: list[memoryview] = []
     at = 0
     while at < len(view):
         if len(view) - at < _LENGTH.size:
@@ -141,8 +156,52 @@ def open_block(data: bytes | memoryview) -> tuple[BlockHead, list[RecordBatch]]:
         at += _LENGTH.size
         if len(view) - at < length:
             raise MalformedError("block ends within a batch")
-        batches.append(decode_records(view[at : at + length]))
+        batches.append(view[at : at + length])
         at += length
-    if len(batches) != head.batches or sum(map(len, batches)) != head.records:
-        raise MalformedError("block holds another number of batches or records than its head says")
+    if len(batches) != head.batches:
+        raise MalformedError("block holds another number of batches than its head says")
     return head, batches
+
+
+def expand_block(data: bytes | memoryview) -> bytes:
+    """The block's head as it is, then its body before compression: what many small blocks are compressed together as.
+
+    Raises a WireError if the block is damaged.
+    """
+    head = check_block(data)
+    view = memoryview(data)
+    if not head.flags & _ZSTD_FLAG:
+        return bytes(view[: head.size])
+    return bytes(view[:HEAD_BYTES]) + _decompress(view[HEAD_BYTES : head.size], head.raw_bytes)
+
+
+def restore_block(data: bytes | memoryview, offset: int = 0) -> tuple[bytes, int]:
+    """The block that was expanded at `offset`, byte for byte, and the offset behind it.
+
+    zstd gives the same bytes only in the same version: ChecksumError if these do not match the head's checksum, and
+    then the block has to travel as it is.
+    """
+    head = read_head(data, offset)
+    end = offset + HEAD_BYTES + head.raw_bytes
+    view = memoryview(data)[offset:end]
+    if len(view) < end - offset:
+        raise MalformedError(f"expanded block of {end - offset:,} bytes ends after {len(view):,}")
+    raw: bytes | memoryview = view[HEAD_BYTES:]
+    body = _zstd.compressor.compress(raw) if head.flags & _ZSTD_FLAG else raw
+    if len(body) != head.body_bytes:
+        raise ChecksumError(
+            f"block {head.epoch:016x}/{head.first_seq} does not compress to the bytes it was written as"
+        )
+    block = b"".join((view[:HEAD_BYTES], body))
+    check_block(block)
+    return block, end
+
+
+def _decompress(body: bytes | memoryview, raw_bytes: int) -> bytes:
+    """Looks at the size that the zstd frame itself claims first: that is what would be allocated for it."""
+    try:
+        if zstandard.get_frame_parameters(body).content_size != raw_bytes:
+            raise MalformedError("block body has another length than its head says")
+        return _zstd.decompressor.decompress(body)
+    except zstandard.ZstdError as error:
+        raise MalformedError(f"block body does not decompress: {error}") from None

@@ -59,6 +59,6 @@ class KeySpace:
                 and 0 <= sequence <= _SEQUENCE_MAX
             ):
                 return (self._packed | boot << 32 | sequence).to_bytes(16, "big")
-        body = msgspec.msgpack.encode((self._scope, tuple(key), index))
+        body = self._scope + b"\0" + msgspec.json.encode((*key, index))
         digest = int.from_bytes(hashlib.blake2b(body, digest_size=12).digest(), "big")
         return (self._hashed | digest).to_bytes(16, "big")

@@ -85,7 +85,7 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
     """Messages as columns; row i is element i of each.
 
     `runs` name every record that this batch accounts for, also those that gave no row. `record[i]` is the place of row
-    i's record among the records of all runs, rising; `message_index[i]` its number within the record.
+    i's record among the records of all runs; `message_index[i]` its number within the record.
     """
 
     runs: list[Run]
@@ -133,6 +133,80 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
                 route=target.route,
                 revision=target.revision,
             )
+
+
+def record_places(runs: Sequence[Run]) -> list[tuple[Run, int]]:
+    """The run and the seq of each record, by its place among the records of all runs."""
+    return [(run, seq) for run in runs for seq in range(run.first_seq, run.first_seq + run.count)]
+
+
+def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
+    """One batch that accounts for all of them, in order."""
+    if len(batches) == 1:
+        return batches[0]
+    out = MessageBatch([], [], b"".join(batch.ids for batch in batches), [], [], [], [], [], [], [], [], [], [])
+    records = 0
+    for batch in batches:
+        targets = len(out.targets)
+        out.runs.extend(batch.runs)
+        out.targets.extend(batch.targets)
+        out.record.extend([records + place for place in batch.record])
+        out.message_index.extend(batch.message_index)
+        out.target_index.extend([targets + place for place in batch.target_index])
+        out.flags.extend(batch.flags)
+        out.time.extend(batch.time)
+        out.received_time.extend(batch.received_time)
+        out.event_time.extend(batch.event_time)
+        out.data.extend(batch.data)
+        out.payloads.extend(batch.payloads)
+        out.rejects.extend(msgspec.structs.replace(reject, record=records + reject.record) for reject in batch.rejects)
+        records += batch.records
+    return out
+
+
+def restrict(batch: MessageBatch, parts: Sequence[Sequence[Run]]) -> MessageBatch:
+    """Only the records in `parts`, which holds, for each run of the batch, those pieces of it that stay."""
+    new_place: dict[int, int] = {}
+    first = 0
+    for run, kept in zip(batch.runs, parts, strict=True):
+        for part in kept:
+            for seq in range(part.first_seq, part.first_seq + part.count):
+                new_place[first + seq - run.first_seq] = len(new_place)
+        first += run.count
+    rows = [i for i, place in enumerate(batch.record) if place in new_place]
+    return pick(
+        msgspec.structs.replace(
+            batch,
+            runs=[part for kept in parts for part in kept],
+            record=[new_place.get(place, -1) for place in batch.record],
+            rejects=[
+                msgspec.structs.replace(reject, record=new_place[reject.record])
+                for reject in batch.rejects
+                if reject.record in new_place
+            ],
+        ),
+        rows,
+    )
+
+
+def pick(batch: MessageBatch, rows: Sequence[int]) -> MessageBatch:
+    """Only those rows; it still accounts for all of the batch's records."""
+    ids = batch.ids
+    return MessageBatch(
+        batch.runs,
+        batch.targets,
+        b"".join([ids[16 * i : 16 * i + 16] for i in rows]),
+        [batch.record[i] for i in rows],
+        [batch.message_index[i] for i in rows],
+        [batch.target_index[i] for i in rows],
+        [batch.flags[i] for i in rows],
+        [batch.time[i] for i in rows],
+        [batch.received_time[i] for i in rows],
+        [batch.event_time[i] for i in rows],
+        [batch.data[i] for i in rows],
+        [batch.payloads[i] for i in rows],
+        batch.rejects,
+    )
 
 
 _shipment_decoder: Final = msgspec.msgpack.Decoder(Shipment)

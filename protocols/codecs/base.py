@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from protocols.errors import DecodeError
 from protocols.ids import KeyPart
 
 
@@ -21,16 +22,31 @@ class CodecSpec(msgspec.Struct, frozen=True):
     """Where a payload holds the device's time: Unix milliseconds, Unix seconds below 10^11, or RFC 3339."""
 
 
-class Decoded(msgspec.Struct, frozen=True, gc=False):
-    """One message of a record. `data`: a JSON object, encoded."""
+class Decoded(msgspec.Struct, frozen=True):
+    """The messages of some payloads, as columns; a payload gives none, one or many, its messages in a row.
 
-    alias: str | None
+    A payload that cannot be given meaning gives an error instead, and no message.
+    """
+
+    place: list[int]
+    """Which payload, from 0."""
+    index: list[int]
+    """Which message of its payload, from 0."""
+    alias: list[str | None]
     """None: the origin's."""
-    key: tuple[KeyPart, ...] | None
+    key: list[tuple[KeyPart, ...] | None]
     """None: the payload gave no complete message key."""
-    time: int | None
-    data: bytes
+    time: list[int | None]
+    """The device's, Unix milliseconds; None: it gave none."""
+    data: list[bytes]
+    """A JSON object, encoded."""
+    errors: list[tuple[int, DecodeError]]
+    """(place, what is wrong)."""
 
 
-Decoder = Callable[[bytes], list[Decoded]]
-"""Raises DecodeError, naming place and reason."""
+Decoder = Callable[[Sequence[bytes]], Decoded]
+"""Payloads to messages. Never raises: what is wrong with one payload is its own error."""
+
+
+def nothing_decoded() -> Decoded:
+    return Decoded([], [], [], [], [], [], [])

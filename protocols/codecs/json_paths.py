@@ -6,11 +6,12 @@ Alias, message key and time are read by dotted paths; the time is lifted out of 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from protocols.codecs.base import CodecSpec, Decoded, Decoder
+from protocols.codecs.base import CodecSpec, Decoded, Decoder, nothing_decoded
 from protocols.errors import DecodeError
 from protocols.ids import KeyPart
 from protocols.limits import JSON_DEPTH_MAX, MESSAGES_PER_RECORD_MAX, NAME_BYTES_MAX
@@ -18,58 +19,113 @@ from protocols.limits import JSON_DEPTH_MAX, MESSAGES_PER_RECORD_MAX, NAME_BYTES
 SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is Unix seconds (until the year 5138), from it on milliseconds (since March 1973)."""
 _TIME_ABS_MAX_MS: Final = 2**53
-_INT64_MAX: Final = 2**63 - 1
+_KEY_TYPES: Final = frozenset((int, str, float, bool))
 
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 _MISSING: Final = object()
 
 
-def json_decoder(spec: CodecSpec) -> Decoder:
-    alias_path = tuple(spec.alias_path.split(".")) if spec.alias_path else ()
-    key_paths = tuple(tuple(path.split(".")) for path in spec.key_paths)
-    time_path = tuple(spec.time_path.split(".")) if spec.time_path else ()
-    time_name = time_path[0] if len(time_path) == 1 else None
+class JsonReader:
+    """Reads one network's JSON into columns."""
 
-    def decode_one(item: Any) -> Decoded:
+    def __init__(self, spec: CodecSpec) -> None:
+        self._spec = spec
+        self._alias_path = tuple(spec.alias_path.split(".")) if spec.alias_path else ()
+        self._key_of = _key_reader(spec.key_paths)
+        self._time_path = tuple(spec.time_path.split(".")) if spec.time_path else ()
+
+    def decode(self, payloads: Sequence[bytes]) -> Decoded:
+        """Nearly all payloads are one flat object: whether all of these are is looked up once."""
+        out = nothing_decoded()
+        together = b"\n".join(payloads)
+        plain = b"[" not in together and b"\\u0000" not in together and together.count(b"{") == len(payloads)
+        for place, payload in enumerate(payloads):
+            try:
+                if plain:
+                    self._add(out, place, 0, _parse(payload))
+                else:
+                    self.add_all(out, place, parse_checked(payload))
+            except DecodeError as error:
+                out.errors.append((place, error))
+        return out
+
+    def add_all(self, out: Decoded, place: int, items: list[Any]) -> None:
+        """The messages of one payload: all of them, or none and a DecodeError."""
+        rows = len(out.place)
+        try:
+            for index, item in enumerate(items):
+                self._add(out, place, index, item)
+        except DecodeError:
+            for column in (out.place, out.index, out.alias, out.key, out.time, out.data):
+                del column[rows:]
+            raise
+
+    def _add(self, out: Decoded, place: int, index: int, item: Any) -> None:
         if type(item) is not dict:
             raise DecodeError(f"a JSON object is expected, this is {_kind(item)}")
-        alias = None
-        if alias_path:
-            alias = _alias(_at(item, alias_path), spec.alias_path)
-        key: tuple[KeyPart, ...] | None = None
-        if key_paths:
-            parts = [_at(item, path) for path in key_paths]
-            if all(type(part) in (int, str, float, bool) for part in parts):
-                key = tuple(parts)
-        time = None
-        if time_name is not None:
-            value = item.pop(time_name, None)
-            if value is not None:
-                time = time_ms(value, spec.time_path)
-        elif time_path:
-            time = _lift_time(item, time_path, spec.time_path)
-        return Decoded(alias, key, time, _encode(item))
+        alias = _alias(_at(item, self._alias_path), self._spec.alias_path) if self._alias_path else None
+        key = self._key_of(item) if self._key_of is not None else None
+        path = self._time_path
+        time = (item.pop(path[0], None) if len(path) == 1 else _lift(item, path)) if path else None
+        if time is not None and (type(time) is not int or time < SECONDS_BELOW or time > _TIME_ABS_MAX_MS):
+            time = time_ms(time, self._spec.time_path)
+        data = _encode(item)
+        out.place.append(place)
+        out.index.append(index)
+        out.alias.append(alias)
+        out.key.append(key)
+        out.time.append(time)
+        out.data.append(data)
 
-    def decode(payload: bytes) -> list[Decoded]:
-        try:
-            value = _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DecodeError(f"not JSON: {error}") from None
-        except RecursionError:
-            raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None
-        if b"\\u0000" in payload:
-            raise DecodeError("JSON holds the character U+0000, which no database text can")
-        _check_shape(value, 0)
-        if type(value) is list:
-            if not value:
-                raise DecodeError("an empty JSON array holds no message")
-            if len(value) > MESSAGES_PER_RECORD_MAX:
-                raise DecodeError(f"{len(value)} messages in one payload; the limit is {MESSAGES_PER_RECORD_MAX}")
-            return [decode_one(item) for item in value]
-        return [decode_one(value)]
 
-    return decode
+def json_decoder(spec: CodecSpec) -> Decoder:
+    return JsonReader(spec).decode
+
+
+def parse_checked(payload: bytes) -> list[Any]:
+    """The items of a payload that may hold any JSON: an array's, or the one value. Raises DecodeError."""
+    if b"\\u0000" in payload:
+        raise DecodeError("JSON holds the character U+0000, which no database text can")
+    value = _parse(payload)
+    _check_depth(value, 0)
+    if type(value) is not list:
+        return [value]
+    if not 0 < len(value) <= MESSAGES_PER_RECORD_MAX:
+        raise DecodeError(f"{len(value)} messages in one payload; allowed are 1 to {MESSAGES_PER_RECORD_MAX}")
+    return value
+
+
+def _parse(payload: bytes) -> Any:
+    try:
+        return _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DecodeError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None
+
+
+def _key_reader(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[KeyPart, ...] | None] | None:
+    """Reads a message key; None where a part is missing or no plain value."""
+    if not names:
+        return None
+    paths = tuple(tuple(name.split(".")) for name in names)
+    if len(names) == 2 and all(len(path) == 1 for path in paths):
+        first, second = names
+
+        def read_two(item: dict[str, Any]) -> tuple[KeyPart, ...] | None:
+            one, two = item.get(first, _MISSING), item.get(second, _MISSING)
+            if (type(one) is int or type(one) in _KEY_TYPES) and (type(two) is int or type(two) in _KEY_TYPES):
+                return one, two
+            return None
+
+        return read_two
+
+    def read(item: dict[str, Any]) -> tuple[KeyPart, ...] | None:
+        key = tuple([_at(item, path) for path in paths])
+        return key if all(type(part) in _KEY_TYPES for part in key) else None
+
+    return read
 
 
 def time_ms(value: Any, name: str) -> int:
@@ -97,12 +153,9 @@ def _at(item: Any, path: tuple[str, ...]) -> Any:
     return item
 
 
-def _lift_time(item: dict[str, Any], path: tuple[str, ...], name: str) -> int | None:
+def _lift(item: dict[str, Any], path: tuple[str, ...]) -> Any:
     parent = _at(item, path[:-1])
-    if type(parent) is not dict:
-        return None
-    value = parent.pop(path[-1], None)
-    return None if value is None else time_ms(value, name)
+    return parent.pop(path[-1], None) if type(parent) is dict else None
 
 
 def _alias(value: Any, name: str) -> str:
@@ -115,16 +168,12 @@ def _alias(value: Any, name: str) -> str:
     return value
 
 
-def _check_shape(value: Any, depth: int) -> None:
-    """Flat payloads, nearly all of them, cost one pass over their values."""
+def _check_depth(value: Any, depth: int) -> None:
     if depth > JSON_DEPTH_MAX:
         raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels")
     for child in value.values() if type(value) is dict else value if type(value) is list else ():
-        kind = type(child)
-        if kind is dict or kind is list:
-            _check_shape(child, depth + 1)
-        elif kind is int and not -_INT64_MAX <= child <= _INT64_MAX:
-            raise DecodeError("a whole number is beyond 64 bits")
+        if type(child) is dict or type(child) is list:
+            _check_depth(child, depth + 1)
 
 
 def _kind(value: Any) -> str:

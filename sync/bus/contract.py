@@ -5,15 +5,36 @@ reader did not acknowledge (it died, or said `nak`) goes to another reader of th
 
 `publish` returns when the batch is safe to forget, which is the transport's to define: JetStream has it synced; at the
 edge, the channels that count for the topic have acknowledged it. A publisher that gets an error or no answer publishes
-again with the same key, and the batch is kept once.
+again with the same key, and whoever keeps the batch passes over the second one: the recorder by its key, JetStream by
+its message id, hops by record numbers.
+
+Batches of one publisher reach a channel's only reader in the order of their `publish` calls, until one is given back
+(`nak`, a reader's death, a publisher's retry): that one comes again, behind batches that were already handed out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import msgspec
 
 from protocols.batch import BatchKey
 from protocols.messages import Lane
+
+
+class TopicSpec(msgspec.Struct, frozen=True):
+    """A topic, and the channels that each of its batches must reach."""
+
+    name: str
+    channels: tuple[str, ...] = ()
+    """At the edge, those that count: publish is answered once all have acknowledged. In the cloud, the durable ones: a
+    batch is kept until all have acknowledged."""
+    bytes_max: int = 64 * 1024 * 1024
+    """Batches that some channel above has not acknowledged yet; beyond it, publish raises BusFullError."""
+    public: bool = False
+    """At the edge: processes outside the gateway may publish here. Reading from outside is allowed on every topic, but
+    not as one of `channels`."""
 
 
 class BusError(Exception):
@@ -24,8 +45,9 @@ class BusFullError(BusError):
     """Retry later, more slowly: a bound is reached; nothing was kept."""
 
 
-class BusRefusedError(BusError):
-    """Do not publish this batch again: a channel that counts refused it, and why stands in the text."""
+class BusRefusedError(Exception):
+    """Do not ask again, which is why it is no BusError: a channel that counts refused the batch, or the bus does not
+    allow what was asked for."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -70,11 +92,15 @@ class Reader(Protocol):
 
     @property
     def missed(self) -> int:
-        """Batches that an ephemeral reader was told it missed since it subscribed (0 on durable channels)."""
+        """Batches that this reader was told its channel lost since it subscribed: an ephemeral one, or one at the edge
+        that does not count, fell behind. 0 on the channels of the topic's TopicSpec."""
         ...
 
-    async def fetch(self, batches_max: int, bytes_max: int) -> list[Delivery]:
-        """At least one delivery; more if they are there already, up to about both bounds. Waits while there is none."""
+    async def fetch(self, batches_max: int, bytes_max: int) -> Sequence[Delivery]:
+        """At least one delivery, more if they are there already, all of one lane: up to `batches_max`, and up to
+        `bytes_max` of data unless the first alone is larger. Waits while there is none. One call at a time.
+
+        Raises BusError once the reader or the bus is closed, BusRefusedError if the bus ended the subscription."""
         ...
 
     async def close(self) -> None:
@@ -84,12 +110,18 @@ class Reader(Protocol):
 
 class Bus(Protocol):
     async def publish(self, topic: str, data: bytes, *, key: BatchKey | None = None, lane: Lane = Lane.LIVE) -> None:
-        """Returns when the batch is safe to forget. Raises BusError (retry, same key) or BusRefusedError (never)."""
+        """Returns when the batch is safe to forget. Raises BusError (retry, same key) or BusRefusedError (never).
+
+        Each publish has a deadline. After an error the batch may still have been taken: hence the key."""
         ...
 
     async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False) -> Reader:
-        """A reader of `channel`. An ephemeral channel has no memory: it gets what comes while it reads, and is told
-        how many batches it missed when it falls behind."""
+        """A reader of `channel`. An ephemeral reader is a channel of its own, whose name is for people: it gets
+        every batch that comes while it reads, has no memory, and is told how many it missed when it falls behind.
+
+        Raises BusRefusedError for what the bus does not allow or know."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Closes its readers; publishes without an answer raise BusError."""
+        ...

@@ -1,0 +1,269 @@
+"""MQTT QoS 1: messages a second to PUBACK, its latency, and the server's CPU a message.
+
+    .venv/bin/python -m benchmarks.mqtt            the listener in front of a bus that answers at once
+    measure(...)                                   any MQTT 3.1.1 server, for the table of `make bench`
+
+The load comes from a process of its own: raw sockets, packets built before the clock starts, 98-byte JSON from a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn, cast
+
+import msgspec
+import psutil
+import uvloop
+
+from protocols.batch import BatchKey
+from protocols.messages import Lane
+from protocols.mqtt.packets import Connect, Publish, encode_connect, encode_publish
+
+SEED: Final = 71
+PAYLOAD_BYTES: Final = 98
+PACKETS: Final = 4096
+"""Prebuilt for each connection, sent in a circle; more than any number in flight, so packet ids never meet."""
+TICK_S: Final = 0.001
+START_S: Final = 20.0
+SECRET: Final = "benchmark"
+
+
+class MqttFigures(msgspec.Struct, frozen=True):
+    connections: int
+    in_flight: int
+    rate: int
+    """Messages a second that were asked for; 0: as many as go."""
+    messages_per_s: float
+    p50_ms: float
+    p99_ms: float
+    server_us_per_message: float
+    """CPU of the server process, all of its threads."""
+    load_us_per_message: float
+    """CPU of the generator: where it nears the time of a message, the generator is what is measured."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    port: int
+    connections: int
+    in_flight: int
+    seconds: float
+    warm_up_s: float = 0.5
+    rate: int = 0
+    user_name: str = "bench-{}"
+    password: str = SECRET
+    topic: str = "up"
+    server_pid: int = 0
+
+
+def measure(load: Load) -> MqttFigures:
+    """Runs the generator against 127.0.0.1:`load.port` and reads the CPU time of process `load.server_pid`."""
+    command = [sys.executable, "-m", "benchmarks.mqtt", "load", msgspec.json.encode(load).decode()]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, timeout=load.seconds + load.warm_up_s + START_S, text=True
+    )
+    return msgspec.json.decode(done.stdout, type=MqttFigures)
+
+
+def payload(generator: random.Random, sequence: int) -> bytes:
+    """One pump's telemetry, PAYLOAD_BYTES long."""
+    text = (
+        f'{{"boot":7,"seq":{sequence},"temperature":{generator.uniform(10, 90):.2f},'
+        f'"pressure":{generator.uniform(1, 9):.3f},"running":true,"note":""}}'
+    )
+    return text.replace('""', '"' + "x" * (PAYLOAD_BYTES - len(text)) + '"').encode()
+
+
+class _Device(asyncio.Protocol):
+    """Keeps `in_flight` messages on their way, or sends when told to."""
+
+    def __init__(self, number: int, load: Load, samples: list[float]) -> None:
+        self.acknowledged = 0
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._load = load
+        self._samples = samples
+        self._sent_at: deque[tuple[int, float]] = deque()
+        self._next = 0
+        self._rest = 0
+        generator = random.Random(SEED * 1000 + number)
+        packets = [
+            encode_publish(Publish(load.topic, payload(generator, index + 1), 1, index + 1)) for index in range(PACKETS)
+        ]
+        self._size = len(packets[0])
+        if any(len(packet) != self._size for packet in packets):
+            raise ValueError("the packets differ in length")
+        self._packets = b"".join(packets) * 2
+        user_name = load.user_name.format(number)
+        self._connect = encode_connect(
+            Connect(f"load-{number}", True, 60, user_name=user_name, password=load.password.encode())
+        )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._connect)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.ready.done():
+            if data != b"\x20\x02\x00\x00":
+                self.ready.set_exception(ConnectionRefusedError(f"CONNACK {data.hex()}"))
+                return
+            self.ready.set_result(None)
+            return
+        self._rest += len(data)
+        count, self._rest = divmod(self._rest, 4)
+        self.acknowledged += count
+        now = time.perf_counter()
+        left = count
+        while left:
+            sent, at = self._sent_at[0]
+            taken = min(left, sent)
+            left -= taken
+            self._samples.extend([now - at] * taken)
+            if taken == sent:
+                self._sent_at.popleft()
+            else:
+                self._sent_at[0] = (sent - taken, at)
+        if not self._load.rate:
+            self.send(count, now)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionResetError("closed before CONNACK"))
+
+    def send(self, count: int, due: float) -> None:
+        at = self._next * self._size
+        self._transport.write(self._packets[at : at + count * self._size])
+        self._next = (self._next + count) % PACKETS
+        self._sent_at.append((count, due))
+
+
+async def _generate(load: Load) -> MqttFigures:
+    loop = asyncio.get_running_loop()
+    samples: list[float] = []
+    devices = [_Device(number, load, samples) for number in range(load.connections)]
+    for device in devices:
+        await loop.create_connection(lambda device=device: device, "127.0.0.1", load.port)  # type: ignore[misc]
+        await device.ready
+    if load.rate:
+        pace = asyncio.create_task(_pace(load, devices))
+    else:
+        for device in devices:
+            device.send(load.in_flight, time.perf_counter())
+    await asyncio.sleep(load.warm_up_s)
+    samples.clear()
+    server = psutil.Process(load.server_pid) if load.server_pid else None
+    own, before = time.process_time(), _cpu_s(server)
+    begun = time.perf_counter()
+    await asyncio.sleep(load.seconds)
+    took_s = time.perf_counter() - begun
+    own, used = time.process_time() - own, _cpu_s(server) - before
+    count = len(samples)
+    if load.rate:
+        pace.cancel()
+    ordered = sorted(samples[:count])
+    if not ordered:
+        raise RuntimeError("the server acknowledged nothing")
+    return MqttFigures(
+        load.connections,
+        load.in_flight,
+        load.rate,
+        count / took_s,
+        ordered[count // 2] * 1e3,
+        ordered[count * 99 // 100] * 1e3,
+        used / count * 1e6,
+        own / count * 1e6,
+    )
+
+
+async def _pace(load: Load, devices: list[_Device]) -> None:
+    """Sends each message when it is due, whatever became of those before: latency counts from then."""
+    begun = time.perf_counter()
+    sent = 0
+    while True:
+        await asyncio.sleep(TICK_S)
+        due = int((time.perf_counter() - begun) * load.rate)
+        for number in range(sent, due):
+            devices[number % len(devices)].send(1, begun + number / load.rate)
+        sent = due
+
+
+def _cpu_s(process: psutil.Process | None) -> float:
+    if process is None:
+        return 0.0
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+class InstantBus:
+    """Takes every batch at once and keeps nothing: what remains is the listener's own cost."""
+
+    async def publish(self, topic: str, data: bytes, *, key: BatchKey | None = None, lane: Lane = Lane.LIVE) -> None:
+        pass
+
+    async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False) -> NoReturn:
+        raise NotImplementedError("nothing reads this bus")
+
+    async def close(self) -> None:
+        pass
+
+
+async def _serve() -> None:
+    from edge.credentials import Credentials
+    from edge.listeners.clock import SystemClock
+    from edge.listeners.collector import Collector
+    from edge.listeners.mqtt import MqttListener
+    from sync.registry import Network, Registry, RegistryChange
+
+    registry = Registry("bench")
+    network = Network("bench", secret_sha256=(hashlib.sha256(SECRET.encode()).hexdigest(),))
+    registry.apply(RegistryChange("bench", 0, 1, networks=(network,)))
+    collector = Collector(InstantBus(), SystemClock(), run=1)
+    listener = MqttListener("mqtt", "bench", "127.0.0.1", 0, Credentials(registry, "bench"), collector)
+    await listener.start()
+    print(listener.port, flush=True)
+    await collector.run()
+
+
+@contextmanager
+def serve() -> Iterator[tuple[int, int]]:
+    """A listener in a process of its own: its port and process id."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.mqtt", "serve"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline()), process.pid
+    finally:
+        process.terminate()
+        process.wait(START_S)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("all", "serve", "load"), default="all")
+    parser.add_argument("load", nargs="?", default="")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    arguments = parser.parse_args()
+    if arguments.part == "serve":
+        uvloop.run(_serve())
+    elif arguments.part == "load":
+        load = msgspec.json.decode(arguments.load, type=Load)
+        print(msgspec.json.encode(uvloop.run(_generate(load))).decode())
+    else:
+        for connections, in_flight, rate in ((200, 1, 0), (20, 100, 0), (200, 1, 10_000)):
+            with serve() as (port, pid):
+                load = Load(port, connections, in_flight, arguments.seconds, rate=rate, server_pid=pid)
+                print(json.dumps(msgspec.to_builtins(measure(load))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The API's application: its routers, its problems, its description."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from cloud.api import (
+    accounting,
+    blueprints,
+    current,
+    devices,
+    gateways,
+    history,
+    inbox,
+    networks,
+    problems,
+    projects,
+    reference,
+    sessions,
+    stream,
+    systems,
+)
+from cloud.api.bounds import Bounds
+from cloud.api.context import ApiContext
+from tidegate.console import DISTRIBUTION
+
+PREFIX: Final = "/api/v1"
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    sessions.router,
+    projects.router,
+    systems.router,
+    networks.router,
+    blueprints.router,
+    current.router,
+    history.router,
+    devices.router,
+    gateways.router,
+    gateways.enrolment_router,
+    inbox.router,
+    accounting.router,
+    stream.router,
+)
+DESCRIPTION: Final = """\
+Sign in with `POST /api/v1/session`; send the token as `Authorization: Bearer …` from then on.
+
+A user sees the projects that they were given; what is in others does not exist for them. `project_id`, in the query or
+in the body, may be left out by a user who sees only one.
+
+Lists are pages `{count, items, next}`: `next` is the `cursor` of the page that follows. A device in a path is its id or
+`network:key:alias`. Fields that end in `_time` are Unix milliseconds, those that end in `_at` RFC 3339.
+
+Every error is a problem (RFC 9457) with `type`, `title`, `status`, `detail` and, where known, `field`, `limit` and
+`remedy`."""
+
+_PROBLEM: Final[dict[str, Any]] = {"model": problems.ProblemDetails}
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    401: {**_PROBLEM, "description": "Not signed in."},
+    422: {**_PROBLEM, "description": "A field or parameter is wrong."},
+    "default": {**_PROBLEM, "description": "Any other problem."},
+}
+
+
+def create_app(context: ApiContext) -> FastAPI:
+    """The application with everything of this package under PREFIX. What else listens on the same port (links, HTTP
+    ingest, health) is added to it by the composition root; its errors become problems too."""
+    app = FastAPI(
+        title="Tidegate",
+        version=importlib.metadata.version(DISTRIBUTION),
+        description=DESCRIPTION,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.context = context
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX, responses=_RESPONSES)
+    app.include_router(reference.router)
+    problems.install(app)
+    app.add_middleware(Bounds)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # fastapi's documented way
+    return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI, with problems under their own media type."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                if operation["summary"].istitle():  # made from a function's name
+                    operation["summary"] = operation["summary"].capitalize()
+                for response in operation.get("responses", {}).values():
+                    _as_problem(response)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _as_problem(response: dict[str, Any]) -> None:
+    content = response.get("content", {})
+    for media_type, held in list(content.items()):
+        if held.get("schema", {}).get("$ref", "").endswith(f"/{problems.ProblemDetails.__name__}"):
+            del content[media_type]
+            content[problems.MEDIA_TYPE] = held

@@ -1,0 +1,150 @@
+"""Blueprints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import APIRouter, Path, Response
+from pydantic import Field
+
+from cloud.api.auth import Viewer
+from cloud.api.context import Context
+from cloud.api.etag import ExpectedRevision, set_etag
+from cloud.api.fields import (
+    Body,
+    ChosenId,
+    CreatedAt,
+    Name,
+    ProjectField,
+    Resource,
+    Revision,
+    RouteField,
+    Title,
+    check_route,
+)
+from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
+from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
+from cloud.db import blueprints
+from cloud.db.blueprints import AttributeType, BlueprintChanges
+
+router = APIRouter(prefix="/blueprints", tags=["blueprints"])
+BlueprintPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["pump"])]
+
+ATTRIBUTES_MAX: Final = 1000
+"""Of one blueprint: larger models are several devices."""
+
+
+class Attribute(Body):
+    type: AttributeType = Field(examples=["number"])
+    unit: str | None = Field(
+        default=None, max_length=32, description="Of a number, as people write it.", examples=["°C"]
+    )
+    description: str = Field(default="", max_length=1000)
+
+
+Attributes = Annotated[
+    dict[Name, Attribute],
+    Field(max_length=ATTRIBUTES_MAX, examples=[{"temperature": {"type": "number", "unit": "°C"}}]),
+]
+
+
+class NewBlueprint(Body):
+    id: ChosenId = Field(examples=["pump"])
+    name: Title = Field(examples=["Pump"])
+    attributes: Attributes = Field(default_factory=dict)
+    route: RouteField = None
+    project_id: ProjectField = None
+
+
+class BlueprintChange(Body):
+    name: Title | None = None
+    attributes: Attributes | None = None
+    route: RouteField = None
+
+
+class Blueprint(Resource):
+    project_id: str = Field(examples=["demo"])
+    id: str = Field(examples=["pump"])
+    name: str = Field(examples=["Pump"])
+    attributes: dict[str, Attribute]
+    route: RouteField
+    revision: Revision
+    created_at: CreatedAt
+
+
+@router.get("")
+async def list_blueprints(
+    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+) -> Page[Blueprint]:
+    """By id."""
+    async with context.database.connection() as conn:
+        rows = await blueprints.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
+    return make_page(rows, limit, lambda row: row.id, _shown)
+
+
+@router.post("", status_code=201)
+async def create_blueprint(
+    body: NewBlueprint, context: Context, viewer: Viewer, response: Response, project_id: ProjectParameter = None
+) -> Blueprint:
+    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+    check_route(body.route, context.settings.routable)
+    row = await context.database.run(
+        lambda conn: blueprints.create(
+            conn, project, body.id, name=body.name, attributes=_rows(body.attributes), route=body.route
+        )
+    )
+    set_etag(response, row.revision)
+    return _shown(row)
+
+
+@router.get("/{blueprint_id}")
+async def get_blueprint(
+    blueprint_id: BlueprintPath, context: Context, project: ReadableProject, response: Response
+) -> Blueprint:
+    async with context.database.connection() as conn:
+        row = await blueprints.get(conn, project, blueprint_id)
+    set_etag(response, row.revision)
+    return _shown(row)
+
+
+@router.patch("/{blueprint_id}")
+async def change_blueprint(
+    blueprint_id: BlueprintPath,
+    body: BlueprintChange,
+    context: Context,
+    project: WritableProject,
+    expected: ExpectedRevision,
+    response: Response,
+) -> Blueprint:
+    """Changes the fields that are given; attributes are replaced as a whole; a route of null is the default."""
+    check_route(body.route, context.settings.routable)
+    changes = BlueprintChanges()
+    if body.name is not None:
+        changes["name"] = body.name
+    if body.attributes is not None:
+        changes["attributes"] = _rows(body.attributes)
+    if "route" in body.model_fields_set:
+        changes["route"] = body.route
+    row = await context.database.run(lambda conn: blueprints.update(conn, project, blueprint_id, changes, expected))
+    set_etag(response, row.revision)
+    return _shown(row)
+
+
+@router.delete("/{blueprint_id}", status_code=204)
+async def delete_blueprint(
+    blueprint_id: BlueprintPath, context: Context, project: WritableProject, expected: ExpectedRevision
+) -> None:
+    """Refused while devices are of it."""
+    await context.database.run(lambda conn: blueprints.delete(conn, project, blueprint_id, expected))
+
+
+def _rows(attributes: dict[str, Attribute]) -> dict[str, blueprints.Attribute]:
+    return {
+        name: blueprints.Attribute(attribute.type, attribute.unit, attribute.description)
+        for name, attribute in attributes.items()
+    }
+
+
+def _shown(row: blueprints.Blueprint) -> Blueprint:
+    return Blueprint.model_validate(msgspec.to_builtins(row, builtin_types=()))

@@ -1,0 +1,47 @@
+"""Current values."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from cloud.api.context import Context
+from cloud.api.pages import raw_json
+from cloud.api.tenancy import ReadableDevice
+from cloud.db import current
+
+router = APIRouter(prefix="/devices", tags=["data"])
+
+
+class CurrentValue(BaseModel):
+    value: Any = Field(examples=[71.5])
+    event_time: int = Field(description="Unix milliseconds.", examples=[1772353800000])
+    received_time: int = Field(description="Unix milliseconds, by the gateway.", examples=[1772353800012])
+    id: str = Field(description="The message that brought it.", examples=["5f1c8a52-6f5e-4c8b-9d5e-000000000000"])
+
+
+class Current(BaseModel):
+    device: int = Field(description="Its id.", examples=[17])
+    attributes: dict[str, CurrentValue]
+
+
+@router.get("/{device}/current", responses={200: {"model": Current}})
+async def get_current(context: Context, at: ReadableDevice) -> Response:
+    """Each attribute's newest value: by event time, then received time, then message id."""
+    project, device_id = at
+    async with context.database.connection() as conn:
+        rows = await current.of_device(conn, project, device_id)
+    attributes = {
+        row.attribute: {
+            "value": msgspec.Raw(row.value),
+            "event_time": row.event_time,
+            "received_time": row.received_time,
+            "id": str(uuid.UUID(bytes=row.id)),
+        }
+        for row in rows
+    }
+    return raw_json({"device": device_id, "attributes": attributes})

@@ -1,0 +1,189 @@
+"""Gateways, and how they enrol."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel, Field
+
+from cloud.api.auth import Viewer
+from cloud.api.context import Context
+from cloud.api.fields import Body, ChosenId, CreatedAt, ProjectField, Resource, Title
+from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
+from cloud.api.problems import Problem, invalid
+from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
+from cloud.db import gateways
+from cloud.db.database import Connection
+from cloud.db.secrets import new_secret, sha256_hex
+
+router = APIRouter(prefix="/gateways", tags=["gateways"])
+enrolment_router = APIRouter(prefix="/enrolments", tags=["gateways"])
+GatewayPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["quay-1"])]
+
+LIFETIME_DEFAULT_S: Final = 24 * 3600
+LIFETIME_MAX_S: Final = 30 * 24 * 3600
+"""A gateway on its way to a far site; what lies around for longer is found by somebody."""
+LINK_PATH: Final = "/link/v1"
+_KEY_BYTES: Final = 32
+
+Lifetime = Annotated[
+    int, Field(ge=60, le=LIFETIME_MAX_S, description="How long the enrolment token is valid, in seconds.")
+]
+
+
+class NewGateway(Body):
+    id: ChosenId = Field(examples=["quay-1"])
+    name: Title = Field(examples=["Quay 1, north end"])
+    token_lifetime_s: Lifetime = LIFETIME_DEFAULT_S
+    project_id: ProjectField = None
+
+
+class GatewayChange(Body):
+    name: Title
+
+
+class NewToken(Body):
+    token_lifetime_s: Lifetime = LIFETIME_DEFAULT_S
+
+
+class Gateway(Resource):
+    project_id: str = Field(examples=["demo"])
+    id: str = Field(examples=["quay-1"])
+    name: str = Field(examples=["Quay 1, north end"])
+    public_keys: list[str] = Field(
+        description="Ed25519, base64url, the newest first. Empty: it has not enrolled.",
+        examples=[["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"]],
+    )
+    created_at: CreatedAt
+    last_seen_at: datetime.datetime | None = Field(description="When it was connected last; null: never.")
+
+
+class EnrolmentToken(BaseModel):
+    token: str = Field(description="Shown this once: tidegate-edge enroll URL --token TOKEN")
+    expires_at: datetime.datetime
+
+
+class CreatedGateway(Gateway):
+    enrolment: EnrolmentToken
+
+
+class Enrolment(Body):
+    token: Annotated[str, Field(max_length=200)]
+    public_key: str = Field(
+        max_length=64,
+        description="Ed25519, 32 bytes as base64 or base64url.",
+        examples=["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"],
+    )
+
+
+class Enrolled(BaseModel):
+    gateway_id: str = Field(examples=["quay-1"])
+    project_id: str = Field(examples=["demo"])
+    link_url: str = Field(description="Where the gateway's link goes.", examples=["wss://cloud.example/link/v1"])
+
+
+@router.get("")
+async def list_gateways(
+    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+) -> Page[Gateway]:
+    """By id."""
+    async with context.database.connection() as conn:
+        rows = await gateways.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
+    return make_page(rows, limit, lambda row: row.id, Gateway.model_validate)
+
+
+@router.post("", status_code=201)
+async def create_gateway(
+    body: NewGateway, context: Context, viewer: Viewer, project_id: ProjectParameter = None
+) -> CreatedGateway:
+    """With a token by which the gateway enrols, once."""
+    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+    token = new_secret()
+
+    async def create(conn: Connection) -> tuple[gateways.Gateway, datetime.datetime]:
+        row = await gateways.create(conn, project, body.id, body.name)
+        lifetime = datetime.timedelta(seconds=body.token_lifetime_s)
+        return row, await gateways.add_token(conn, project, body.id, sha256_hex(token), lifetime)
+
+    row, expires_at = await context.database.run(create)
+    enrolment = EnrolmentToken(token=token, expires_at=expires_at)
+    return CreatedGateway(**msgspec.structs.asdict(row), enrolment=enrolment)
+
+
+@router.get("/{gateway_id}")
+async def get_gateway(gateway_id: GatewayPath, context: Context, project: ReadableProject) -> Gateway:
+    async with context.database.connection() as conn:
+        return Gateway.model_validate(await gateways.get(conn, project, gateway_id))
+
+
+@router.patch("/{gateway_id}")
+async def change_gateway(
+    gateway_id: GatewayPath, body: GatewayChange, context: Context, project: WritableProject
+) -> Gateway:
+    row = await context.database.run(lambda conn: gateways.rename(conn, project, gateway_id, body.name))
+    return Gateway.model_validate(row)
+
+
+@router.post("/{gateway_id}/enrolment-tokens", status_code=201)
+async def create_enrolment_token(
+    gateway_id: GatewayPath, context: Context, project: WritableProject, body: NewToken | None = None
+) -> EnrolmentToken:
+    """For a gateway that enrols for the first time, or again: its newest two keys are valid side by side."""
+    token = new_secret()
+    lifetime = datetime.timedelta(seconds=(body or NewToken()).token_lifetime_s)
+    expires_at = await context.database.run(
+        lambda conn: gateways.add_token(conn, project, gateway_id, sha256_hex(token), lifetime)
+    )
+    return EnrolmentToken(token=token, expires_at=expires_at)
+
+
+@router.delete("/{gateway_id}/keys/{public_key}")
+async def revoke_gateway_key(
+    gateway_id: GatewayPath,
+    public_key: Annotated[str, Path(max_length=64)],
+    context: Context,
+    project: WritableProject,
+) -> Gateway:
+    """The gateway can no longer connect by that key; what it records stays on its disk until it enrols again."""
+    row = await context.database.run(lambda conn: gateways.revoke_key(conn, project, gateway_id, public_key))
+    return Gateway.model_validate(row)
+
+
+@enrolment_router.post("", status_code=201)
+async def enrol(body: Enrolment, request: Request, context: Context) -> Enrolled:
+    """What `tidegate-edge enroll` asks: binds the gateway's public key to the gateway that the token is for. Needs no
+    session. The same token with the same key gives the same answer again."""
+    key = _public_key(body.public_key)
+    try:
+        row = await context.database.run(lambda conn: gateways.enrol(conn, sha256_hex(body.token), key))
+    except gateways.EnrolmentRefusedError as error:
+        remedy = "make a new token: POST /api/v1/gateways/{id}/enrolment-tokens"
+        raise Problem(
+            403, f"enrolment-{error.code}", "Enrolment refused", str(error), field="token", remedy=remedy
+        ) from None
+    link_url = _link_url(context.settings.public_url or str(request.base_url))
+    return Enrolled(gateway_id=row.id, project_id=row.project_id, link_url=link_url)
+
+
+def _public_key(text: str) -> str:
+    """In the one form that is kept, from either alphabet of base 64. Raises a problem."""
+    digits = text.rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        raw = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != _KEY_BYTES:
+        raise invalid("public_key", "not an Ed25519 public key", remedy="send its 32 bytes as base64url")
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _link_url(base: str) -> str:
+    """The WebSocket beside an http(s) address."""
+    parts = urlsplit(base)
+    return f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}{parts.path.rstrip('/')}{LINK_PATH}"

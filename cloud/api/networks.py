@@ -1,0 +1,171 @@
+"""Networks, their codecs, and the credentials that let unknown devices in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field, field_validator
+
+from cloud.api.auth import Viewer
+from cloud.api.context import Context
+from cloud.api.etag import ExpectedRevision, set_etag
+from cloud.api.fields import Body, ChosenId, CreatedAt, CredentialBody, Name, ProjectField, Resource, Revision, Title
+from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
+from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
+from cloud.db import networks
+from cloud.db.networks import NetworkChanges
+from cloud.db.secrets import new_secret, sha256_hex
+from protocols.codecs import CODECS, CodecSpec
+
+router = APIRouter(prefix="/networks", tags=["networks"])
+NetworkPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["demo"])]
+
+DotPath = Annotated[str, Field(max_length=200)]
+KEY_PATHS_MAX: Final = 8
+"""Parts of a message key: boot and sequence are two."""
+
+
+class Codec(Body):
+    """How payloads are read. Paths are dotted names, such as `meta.serial`."""
+
+    codec: str = Field(default="json", examples=["json"])
+    alias_path: DotPath = Field(
+        default="", description="Where a payload names its device; empty: who connected, or the topic."
+    )
+    key_paths: list[DotPath] = Field(
+        default=[],
+        max_length=KEY_PATHS_MAX,
+        description="Where a payload holds its message key: the same key is stored once. Empty: none.",
+        examples=[["boot", "seq"]],
+    )
+    time_path: DotPath = Field(default="time", description="Where a payload holds the device's time; empty: nowhere.")
+
+    @field_validator("codec")
+    @classmethod
+    def known(cls, value: str) -> str:
+        if value not in CODECS:
+            raise ValueError(f"there is no codec {value!r}; known are: {', '.join(sorted(CODECS))}")
+        return value
+
+    def spec(self) -> CodecSpec:
+        return CodecSpec(self.codec, self.alias_path, tuple(self.key_paths), self.time_path)
+
+
+class NewNetwork(Body):
+    id: ChosenId = Field(examples=["demo"])
+    name: Title = Field(examples=["Demonstration devices"])
+    alias_key: Name = Field(default="serial", description="The alias key of devices that connect under a plain name.")
+    codec: Codec = Field(default_factory=lambda: Codec())
+    project_id: ProjectField = None
+
+
+class NetworkChange(Body):
+    name: Title | None = None
+    alias_key: Name | None = None
+    codec: Codec | None = None
+
+
+class Network(Resource):
+    project_id: str = Field(examples=["demo"])
+    id: str = Field(examples=["demo"])
+    name: str = Field(examples=["Demonstration devices"])
+    alias_key: str = Field(examples=["serial"])
+    codec: Codec
+    credentials: int = Field(description="Secrets that let unknown devices in.", examples=[1])
+    revision: Revision
+    created_at: CreatedAt
+
+
+class NetworkCredential(BaseModel):
+    password: str = Field(description="Shown this once. Any device of the network may use it, under its own name.")
+    credentials: Literal[1, 2] = Field(description="How many are valid now.")
+
+
+@router.get("")
+async def list_networks(
+    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+) -> Page[Network]:
+    """By id."""
+    async with context.database.connection() as conn:
+        rows = await networks.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
+    return make_page(rows, limit, lambda row: row.id, _shown)
+
+
+@router.post("", status_code=201)
+async def create_network(
+    body: NewNetwork, context: Context, viewer: Viewer, response: Response, project_id: ProjectParameter = None
+) -> Network:
+    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+    row = await context.database.run(
+        lambda conn: networks.create(
+            conn, project, body.id, name=body.name, alias_key=body.alias_key, spec=body.codec.spec()
+        )
+    )
+    set_etag(response, row.revision)
+    return _shown(row)
+
+
+@router.get("/{network_id}")
+async def get_network(
+    network_id: NetworkPath, context: Context, project: ReadableProject, response: Response
+) -> Network:
+    async with context.database.connection() as conn:
+        row = await networks.get(conn, project, network_id)
+    set_etag(response, row.revision)
+    return _shown(row)
+
+
+@router.patch("/{network_id}")
+async def change_network(
+    network_id: NetworkPath,
+    body: NetworkChange,
+    context: Context,
+    project: WritableProject,
+    expected: ExpectedRevision,
+    response: Response,
+) -> Network:
+    """Changes the fields that are given; a codec is replaced as a whole."""
+    changes = NetworkChanges()
+    if body.name is not None:
+        changes["name"] = body.name
+    if body.alias_key is not None:
+        changes["alias_key"] = body.alias_key
+    if body.codec is not None:
+        changes["spec"] = body.codec.spec()
+    row = await context.database.run(lambda conn: networks.update(conn, project, network_id, changes, expected))
+    set_etag(response, row.revision)
+    return _shown(row)
+
+
+@router.delete("/{network_id}", status_code=204)
+async def delete_network(
+    network_id: NetworkPath, context: Context, project: WritableProject, expected: ExpectedRevision
+) -> None:
+    """Refused while devices have aliases on it."""
+    await context.database.run(lambda conn: networks.delete(conn, project, network_id, expected))
+
+
+@router.post("/{network_id}/credentials", status_code=201)
+async def create_network_credential(
+    network_id: NetworkPath, context: Context, project: WritableProject, body: CredentialBody | None = None
+) -> NetworkCredential:
+    """A secret for devices that have none of their own, also for unknown ones: their messages wait in the inbox."""
+    secret = new_secret()
+    keep = body is None or body.keep_previous
+    row = await context.database.run(
+        lambda conn: networks.add_secret(conn, project, network_id, sha256_hex(secret), keep_previous=keep)
+    )
+    return NetworkCredential(password=secret, credentials=2 if row.credentials == 2 else 1)
+
+
+@router.delete("/{network_id}/credentials", status_code=204)
+async def delete_network_credentials(network_id: NetworkPath, context: Context, project: WritableProject) -> None:
+    """From now on only devices with a credential of their own get in."""
+    await context.database.run(lambda conn: networks.clear_secrets(conn, project, network_id))
+
+
+def _shown(row: networks.Network) -> Network:
+    fields = msgspec.structs.asdict(row)
+    return Network(codec=Codec(**msgspec.to_builtins(fields.pop("spec"))), **fields)

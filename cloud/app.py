@@ -1,0 +1,210 @@
+"""The composition root of a cloud process: which services run here, and how they are wired."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final
+
+import msgspec
+from starlette.routing import WebSocketRoute
+
+from cloud.api.app import create_app
+from cloud.api.context import ApiContext, ApiSettings
+from cloud.config import CloudConfig
+from cloud.db import users
+from cloud.db.database import Connection, Database, DatabaseError
+from cloud.db.errors import NotFoundError
+from cloud.db.migrate import migrate
+from cloud.engines import Engines, EngineSettings
+from cloud.http_server import HttpServer
+from cloud.ingest.rest_server import RestServer
+from cloud.ingest.routes import Ingest
+from cloud.ingest.routes import router as ingest_router
+from cloud.monitoring import Monitoring
+from cloud.registry_feed import RegistryFeed
+from cloud.services.links import Links
+from cloud.services.live import LiveTail
+from cloud.services.processor import Processor
+from cloud.services.receiver import Receiver
+from cloud.services.replay import InboxReplay
+from cloud.services.runner import ServiceRunner
+from cloud.services.transponder import Transponder
+from cloud.topics import ROUTABLE, TOPICS
+from sync.bus.jetstream import JetStreamBus
+from tidegate.console import UserError
+from tidegate.logs import get_logger
+
+SERVICES: Final = ("api", "receiver", "processor", "transponder", "replay")
+"""api: API and web UI. receiver: gateways' links and HTTP ingest, which share the API's port."""
+FIRST_USER: Final = "admin"
+"""Made when its password is asked for and it is not there yet."""
+HTTP_SERVICES: Final = frozenset(("api", "receiver"))
+
+Progress = Callable[[str, str], None]
+"""(part, text): told while the process starts."""
+Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+_log = get_logger("cloud")
+
+
+async def run_cloud(config: CloudConfig, services: Collection[str], stop: asyncio.Event, progress: Progress) -> None:
+    """Runs until `stop`, or until one of the parts fails, and then ends the others in order. Raises UserError."""
+    unknown = sorted(set(services) - set(SERVICES))
+    if unknown:
+        raise UserError(f"no service is called {', '.join(unknown)}", f"choose from {', '.join(SERVICES)}")
+    async with contextlib.AsyncExitStack() as stack:
+        http = None
+        if HTTP_SERVICES & set(services):
+            http = HttpServer(
+                config.http.host, config.http.port, tls_cert=config.http.tls_cert, tls_key=config.http.tls_key
+            )
+            stack.callback(http.close)
+        engines = await stack.enter_async_context(Engines(_engine_settings(config), progress))
+        database = await _open_database(engines.database_url, progress)
+        stack.push_async_callback(database.close)
+        bus = await JetStreamBus.connect(engines.nats_url, TOPICS)
+        stack.push_async_callback(bus.close)
+        feed = await RegistryFeed.open(database)
+        stack.push_async_callback(feed.close)
+        process = _Process(config, database, bus, feed, set(services))
+        progress("cloud", "ready" if set(services) == set(SERVICES) else f"{', '.join(services)} ready")
+        await process.run(http, stop, engines)
+
+
+class _Process:
+    """Everything that runs in one process, by name."""
+
+    def __init__(
+        self, config: CloudConfig, database: Database, bus: JetStreamBus, feed: RegistryFeed, services: set[str]
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._bus = bus
+        self._feed = feed
+        self._services = services
+        self._monitoring = Monitoring()
+        self._monitoring.check("database", self._database_well)
+        self._receiver = Receiver(bus, database)
+        self._links = Links(self._receiver, feed, database)
+
+    async def run(self, http: HttpServer | None, stop: asyncio.Event, engines: Engines) -> None:
+        inner: dict[str, Run] = {"engines": engines.supervise, "registry": self._feed.run}
+        outer: dict[str, Run] = {}
+        if "processor" in self._services:
+            inner["processor"] = self._service(ServiceRunner(Processor(self._feed), self._bus, self._database))
+        if "transponder" in self._services:
+            inner["transponder"] = self._service(ServiceRunner(Transponder(), self._bus, self._database))
+        if "replay" in self._services:
+            replay = InboxReplay(self._feed, self._bus, self._database)
+            self._feed.on_change(replay.want)
+            inner["replay"] = replay.run
+        if "receiver" in self._services:
+            inner["receiver"] = self._receiver.run
+            outer["links"] = self._links.run
+            self._monitoring.count(lambda: _labelled("receiver", self._receiver.counts))
+            self._monitoring.gauge("gateways_connected", "gateways connected here", lambda: self._links.connected)
+        if http is not None:
+            outer["http"] = await self._http(http)
+        self._monitoring.ready = True
+        await _run_in_order(outer, inner, stop)
+
+    def _service(self, runner: ServiceRunner) -> Run:
+        self._monitoring.count(lambda: _labelled(runner.name, runner.counts))
+        return runner.run
+
+    async def _http(self, http: HttpServer) -> Run:
+        public_url = self._config.http.public_url
+        settings = ApiSettings(public_url=public_url, routable=ROUTABLE)
+        app = create_app(await ApiContext.open(self._database, LiveTail(self._bus), settings))
+        app.include_router(self._monitoring.router())
+        if "receiver" in self._services:
+            rest_server = RestServer(self._receiver, lambda: secrets.randbits(63) or 1)
+            app.state.ingest = Ingest(rest_server, self._feed)
+            app.include_router(ingest_router)
+            app.router.routes.append(WebSocketRoute("/link/v1", self._links.app))
+
+        async def serve(stop: asyncio.Event) -> None:
+            await http.serve(app, stop)
+
+        return serve
+
+    async def _database_well(self) -> str | None:
+        try:
+            async with self._database.connection() as conn:
+                await conn.execute("SELECT 1")
+        except DatabaseError as error:
+            return str(error)
+        return None
+
+
+def _labelled(service: str, counts: msgspec.Struct) -> dict[tuple[str, str], float]:
+    return {(name, service): value for name, value in msgspec.structs.asdict(counts).items()}
+
+
+async def _run_in_order(outer: dict[str, Run], inner: dict[str, Run], stop: asyncio.Event) -> None:
+    """Runs all until `stop`; then those that take things in end first, then those that work on them."""
+    inner_stop = asyncio.Event()
+    outside = [asyncio.create_task(run(stop), name=name) for name, run in outer.items()]
+    inside = [asyncio.create_task(run(inner_stop), name=name) for name, run in inner.items()]
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    tasks = {*outside, *inside, stopped}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        if outside:
+            await asyncio.wait(outside)
+        inner_stop.set()
+        await asyncio.wait(inside)
+        for task in tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                _log.error("part failed", part=task.get_name(), reason=str(task.exception()))
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _engine_settings(config: CloudConfig) -> EngineSettings:
+    return EngineSettings(
+        data_dir=config.data_dir,
+        database_url=config.database.url,
+        nats_url=config.nats.url,
+        postgres_port=config.database.port,
+        nats_port=config.nats.port,
+    )
+
+
+async def _open_database(url: str, progress: Progress) -> Database:
+    database = await Database.connect(url)
+    try:
+        applied = await migrate(database)
+    except BaseException:
+        await database.close()
+        raise
+    if applied:
+        progress("postgresql", f"schema at migration {applied[-1].number}")
+    return database
+
+
+async def reset_user(config: CloudConfig, name: str) -> str:
+    """A new password for a user, through the database that the configuration names. Raises UserError."""
+    async with Engines(_engine_settings(config), lambda part, text: None) as engines:
+        database = await _open_database(engines.database_url, lambda part, text: None)
+        try:
+            return await database.run(lambda conn: _reset(conn, name))
+        finally:
+            await database.close()
+
+
+async def _reset(conn: Connection, name: str) -> str:
+    try:
+        return await users.reset(conn, name)
+    except NotFoundError:
+        if name != FIRST_USER:
+            raise UserError(f"no user is called {name}", f"the first user is called {FIRST_USER}") from None
+    return await users.create(conn, name, admin=True)

@@ -1,0 +1,136 @@
+"""Blueprints: the data models of kinds of devices."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Final, Literal, TypedDict
+
+import asyncpg
+import msgspec
+
+from cloud.db.database import Connection
+from cloud.db.errors import InUseError, NotFoundError, TakenError, violations
+from cloud.db.revision import bury, check_revision, next_revision, unbury
+from protocols.messages import Route
+
+AttributeType = Literal["string", "number", "boolean", "timestamp", "geoposition", "object"]
+
+
+class Attribute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One field of a blueprint."""
+
+    type: AttributeType
+    unit: str | None = None
+    """Of a number, as people write it: °C, bar, %."""
+    description: str = ""
+
+
+class Blueprint(msgspec.Struct, frozen=True):
+    project_id: str
+    id: str
+    name: str
+    attributes: dict[str, Attribute]
+    route: Route | None
+    """None: the default route."""
+    revision: int
+    created_at: datetime.datetime
+
+
+class BlueprintChanges(TypedDict, total=False):
+    name: str
+    attributes: dict[str, Attribute]
+    route: Route | None
+
+
+_attributes: Final = msgspec.json.Decoder(dict[str, Attribute]).decode
+_route: Final = msgspec.json.Decoder(Route).decode
+
+
+async def create(
+    conn: Connection,
+    project_id: str,
+    blueprint_id: str,
+    *,
+    name: str,
+    attributes: dict[str, Attribute],
+    route: Route | None = None,
+) -> Blueprint:
+    """Raises TakenError, NotFoundError (the project)."""
+    revision = await next_revision(conn, project_id)
+    with violations({"blueprint_pkey": TakenError("id", f"blueprint {blueprint_id}")}):
+        row = await conn.fetchrow(
+            """INSERT INTO blueprint (project_id, id, name, attributes, route, revision) VALUES ($1, $2, $3, $4, $5, $6)
+               RETURNING *""",
+            project_id,
+            blueprint_id,
+            name,
+            _encode(attributes),
+            _encode(route),
+            revision,
+        )
+    await unbury(conn, project_id, "blueprint", blueprint_id)
+    return _blueprint(blueprint_id, row)
+
+
+async def get(conn: Connection, project_id: str, blueprint_id: str) -> Blueprint:
+    """Raises NotFoundError."""
+    row = await conn.fetchrow("SELECT * FROM blueprint WHERE project_id = $1 AND id = $2", project_id, blueprint_id)
+    return _blueprint(blueprint_id, row)
+
+
+async def page(conn: Connection, project_id: str, *, after: str | None = None, limit: int) -> list[Blueprint]:
+    """By id."""
+    found = await conn.fetch(
+        "SELECT * FROM blueprint WHERE project_id = $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3",
+        project_id,
+        after,
+        limit,
+    )
+    return [_blueprint(row["id"], row) for row in found]
+
+
+async def update(
+    conn: Connection,
+    project_id: str,
+    blueprint_id: str,
+    changes: BlueprintChanges,
+    expected_revision: int | None = None,
+) -> Blueprint:
+    """Raises NotFoundError, ChangedError."""
+    revision = await next_revision(conn, project_id)
+    held = await get(conn, project_id, blueprint_id)
+    check_revision("blueprint", blueprint_id, held.revision, expected_revision)
+    new = msgspec.structs.replace(held, **changes)
+    row = await conn.fetchrow(
+        """UPDATE blueprint SET name = $3, attributes = $4, route = $5, revision = $6
+           WHERE project_id = $1 AND id = $2 RETURNING *""",
+        project_id,
+        blueprint_id,
+        new.name,
+        _encode(new.attributes),
+        _encode(new.route),
+        revision,
+    )
+    return _blueprint(blueprint_id, row)
+
+
+async def delete(conn: Connection, project_id: str, blueprint_id: str, expected_revision: int | None = None) -> None:
+    """Raises NotFoundError, ChangedError; InUseError while devices are of it."""
+    revision = await next_revision(conn, project_id)
+    held = await get(conn, project_id, blueprint_id)
+    check_revision("blueprint", blueprint_id, held.revision, expected_revision)
+    with violations({"device_blueprint": InUseError("blueprint", blueprint_id, "devices")}):
+        await conn.execute("DELETE FROM blueprint WHERE project_id = $1 AND id = $2", project_id, blueprint_id)
+    await bury(conn, project_id, "blueprint", blueprint_id, revision)
+
+
+def _encode(value: object) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _blueprint(blueprint_id: str, row: asyncpg.Record | None) -> Blueprint:
+    if row is None:
+        raise NotFoundError("blueprint", blueprint_id)
+    fields: dict[str, Any] = dict(row)
+    attributes, route = fields.pop("attributes"), fields.pop("route")
+    return Blueprint(attributes=_attributes(attributes), route=None if route is None else _route(route), **fields)

@@ -1,0 +1,61 @@
+"""History rows in PostgreSQL's binary COPY format, packed straight from the columns of a message batch.
+
+A row at a time through the driver's own encoders costs four times as much. The format (PostgreSQL documentation, COPY,
+"Binary Format"), big endian:
+
+    "PGCOPY\\n\\xff\\r\\n\\0"  signature, 11 bytes; int32 flags 0; int32 extension length 0
+    for each row            int16 number of fields; each: int32 length (-1: null) and the field
+    int16 -1                end
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from protocols.ids import record_message_id
+from protocols.shipment import KEYED, MessageBatch, Target, record_places
+
+COLUMNS: Final = ("project_id", "device_id", "event_time", "id", "received_time", "time", "flags", "record", "data")
+_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_END: Final = struct.pack(">h", -1)
+_NULL: Final = struct.pack(">i", -1)
+_TIMES_AND_ID: Final = struct.Struct(">iqi16siq").pack
+_INT64: Final = struct.Struct(">iq").pack
+_INT16: Final = struct.Struct(">ih").pack
+_UUID: Final = struct.Struct(">i16s").pack
+_JSONB: Final = struct.Struct(">iB").pack
+_JSONB_VERSION: Final = 1
+
+
+def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
+    """Those rows of the batch, in the order of COLUMNS."""
+    starts = [_row_start(target) for target in batch.targets]
+    places = record_places(batch.runs)
+    ids, flags, times, data = batch.ids, batch.flags, batch.time, batch.data
+    parts = [_HEAD]
+    for i in rows:
+        flag, time, body = flags[i], times[i], data[i]
+        if flag & KEYED:
+            run, seq = places[batch.record[i]]
+            record = _UUID(16, record_message_id(run.epoch, seq, batch.message_index[i]))
+        else:
+            record = _NULL
+        parts += (
+            starts[batch.target_index[i]],
+            _TIMES_AND_ID(8, batch.event_time[i], 16, ids[16 * i : 16 * i + 16], 8, batch.received_time[i]),
+            _NULL if time is None else _INT64(8, time),
+            _INT16(2, flag),
+            record,
+            _JSONB(len(body) + 1, _JSONB_VERSION),
+            body,
+        )
+    parts.append(_END)
+    return b"".join(parts)
+
+
+def _row_start(target: Target) -> bytes:
+    """What all rows of one device start with."""
+    project = target.project_id.encode()
+    return struct.pack(f">hi{len(project)}siq", len(COLUMNS), len(project), project, 8, target.device_id)

@@ -1,0 +1,143 @@
+"""The unresolved inbox: messages of unknown devices, until the device exists and they are replayed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from cloud.db.database import Connection
+from cloud.db.progress import INBOX_EPOCH, Claim, claim, lock_epoch
+from protocols.ids import record_message_id
+from protocols.shipment import MessageBatch, Run, record_places
+
+HOP: Final = "inbox"
+_COLUMNS: Final = (
+    "project_id",
+    "source_id",
+    "network_id",
+    "alias_key",
+    "alias",
+    "id",
+    "record",
+    "flags",
+    "time",
+    "received_time",
+    "event_time",
+    "data",
+    "payload",
+)
+
+
+class InboxRow(msgspec.Struct, frozen=True):
+    seq: int
+    source_id: int
+    network_id: str
+    alias_key: str
+    alias: str
+    id: bytes
+    flags: int
+    time: int | None
+    received_time: int
+    event_time: int
+    data: bytes
+    payload: bytes
+    replay_seq: int | None
+
+
+class InboxGroup(msgspec.Struct, frozen=True):
+    network_id: str
+    alias_key: str
+    alias: str
+    messages: int
+    first_received: int
+    last_received: int
+
+
+async def add(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> None:
+    """Keeps those rows of the batch, with the payloads of their records."""
+    places = record_places(batch.runs)
+    values: list[tuple[Any, ...]] = []
+    for i in rows:
+        target, (run, seq) = batch.targets[batch.target_index[i]], places[batch.record[i]]
+        values.append(
+            (
+                target.project_id, run.source_id, target.network_id, target.alias_key, target.alias,
+                uuid.UUID(bytes=batch.ids[16 * i : 16 * i + 16]),
+                uuid.UUID(bytes=record_message_id(run.epoch, seq, batch.message_index[i])), batch.flags[i],
+                batch.time[i], batch.received_time[i], batch.event_time[i], batch.data[i], batch.payloads[i],
+            )
+        )  # fmt: skip
+    await conn.copy_records_to_table("inbox", records=values, columns=_COLUMNS)
+
+
+async def number_for_replay(conn: Connection, limit: int) -> int:
+    """Gives messages whose device exists by now their place in the replay; returns how many."""
+    found = await conn.fetch(
+        """SELECT i.seq, i.source_id FROM inbox i JOIN alias a USING (project_id, network_id, alias_key, alias)
+           WHERE i.replay_seq IS NULL ORDER BY i.source_id, i.seq LIMIT $1 FOR UPDATE OF i SKIP LOCKED""",
+        limit,
+    )
+    by_source: dict[int, list[int]] = {}
+    for row in found:
+        by_source.setdefault(row["source_id"], []).append(row["seq"])
+    for source_id, seqs in sorted(by_source.items()):
+        start = (await lock_epoch(conn, HOP, source_id, INBOX_EPOCH)).end
+        await conn.execute(
+            """UPDATE inbox SET replay_seq = n.replay_seq FROM unnest($1::bigint[], $2::bigint[]) AS n (seq, replay_seq)
+               WHERE inbox.seq = n.seq""",
+            seqs,
+            list(range(start, start + len(seqs))),
+        )
+        await (await claim(conn, HOP, [Run(source_id, INBOX_EPOCH, start, len(seqs))])).settle(conn)
+    return len(found)
+
+
+async def numbered(conn: Connection, limit: int) -> list[tuple[str, InboxRow]]:
+    """(project id, message) of numbered messages that wait for their replay, locked, each source's in order."""
+    found = await conn.fetch(
+        """SELECT * FROM inbox WHERE replay_seq IS NOT NULL ORDER BY source_id, replay_seq LIMIT $1 FOR UPDATE""", limit
+    )
+    return [(row["project_id"], _row(row)) for row in found]
+
+
+async def put_back(conn: Connection, rows: Sequence[InboxRow]) -> None:
+    """Their device is gone again: they wait as before."""
+    await conn.execute("UPDATE inbox SET replay_seq = NULL WHERE seq = ANY($1::bigint[])", [row.seq for row in rows])
+
+
+async def remove(conn: Connection, rows: Sequence[InboxRow], counted: Claim) -> None:
+    """Takes replayed messages out: they are not unresolved any more, and `counted` is told."""
+    await conn.execute("DELETE FROM inbox WHERE seq = ANY($1::bigint[])", [row.seq for row in rows])
+    for row in rows:
+        counted.count(row.source_id, INBOX_EPOCH, "unresolved", -1)
+
+
+async def page(conn: Connection, project_id: str, *, after: int | None = None, limit: int) -> list[InboxRow]:
+    """Newest first; those older than number `after` only."""
+    found = await conn.fetch(
+        "SELECT * FROM inbox WHERE project_id = $1 AND ($2::bigint IS NULL OR seq < $2) ORDER BY seq DESC LIMIT $3",
+        project_id,
+        after,
+        limit,
+    )
+    return [_row(row) for row in found]
+
+
+async def groups(conn: Connection, project_id: str) -> list[InboxGroup]:
+    found = await conn.fetch(
+        """SELECT network_id, alias_key, alias, count(*) AS messages, min(received_time) AS first_received,
+           max(received_time) AS last_received FROM inbox WHERE project_id = $1 GROUP BY 1, 2, 3 ORDER BY 6 DESC""",
+        project_id,
+    )
+    return [InboxGroup(**dict(row)) for row in found]
+
+
+def _row(row: asyncpg.Record) -> InboxRow:
+    return InboxRow(
+        row["seq"], row["source_id"], row["network_id"], row["alias_key"], row["alias"], row["id"].bytes, row["flags"],
+        row["time"], row["received_time"], row["event_time"], row["data"], row["payload"], row["replay_seq"],
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""HTTP ingest: the REST server."""

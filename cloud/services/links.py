@@ -1,0 +1,159 @@
+"""The gateways' links: who may connect, where their blocks go, and what of the registry they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+from cloud.db import gateways, sources
+from cloud.db.database import Database, DatabaseError
+from cloud.db.errors import NotFoundError
+from cloud.registry_feed import RegistryFeed
+from cloud.services.receiver import Receiver
+from protocols.messages import Command, Lane
+from sync.bus.contract import BusError
+from sync.link.asgi import LinkApp, RejectedError
+from sync.link.frames import CommandProgress
+from sync.link.server import GatewaySession, NotTakenError
+from sync.link.tokens import Claims, TokenError, WrongKeyError, claimed, public_key, verify
+from sync.registry import RegistryChange
+from tidegate.logs import get_logger
+
+SEEN_EVERY_S: Final = 15.0
+"""How exact *last seen* of a connected gateway is; one statement a project for all of them."""
+AWAY_RETRY_S: Final = 5.0
+"""When a gateway is told to come back while the database is away."""
+STOPPING_RETRY_S: Final = 1.0
+
+_log = get_logger("links")
+
+
+class Links:
+    """All gateways that are connected to this process."""
+
+    def __init__(self, receiver: Receiver, feed: RegistryFeed, database: Database) -> None:
+        self._receiver = receiver
+        self._feed = feed
+        self._database = database
+        self._sessions: set[GatewaySession] = set()
+        self.app = LinkApp(self._authenticate, self._open_session)
+
+    @property
+    def connected(self) -> int:
+        return len(self._sessions)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Notes who is connected, until `stop`; then every gateway is told to come back."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SEEN_EVERY_S)
+            try:
+                await self._note_seen()
+            except DatabaseError as error:
+                _log.warning("last seen not noted", reason=str(error))
+        for session in self._sessions:
+            session.end("restart", "the cloud is restarting", STOPPING_RETRY_S)
+
+    async def _note_seen(self) -> None:
+        by_project: dict[str, list[str]] = {}
+        for session in self._sessions:
+            by_project.setdefault(session.project_id, []).append(session.gateway_id)
+        for project_id, gateway_ids in by_project.items():
+            await self._note(project_id, gateway_ids)
+
+    async def _note(self, project_id: str, gateway_ids: list[str]) -> None:
+        async with self._database.transaction() as conn:
+            await gateways.seen(conn, project_id, gateway_ids)
+
+    async def _authenticate(self, token: str) -> Claims:
+        claims = claimed(token)
+        try:
+            async with self._database.connection() as conn:
+                gateway = await gateways.get(conn, claims.project_id, claims.gateway_id)
+        except NotFoundError:
+            raise WrongKeyError(f"no gateway {claims.gateway_id} is enrolled in {claims.project_id}") from None
+        except DatabaseError as error:
+            raise RejectedError(503, "database", str(error), AWAY_RETRY_S) from None
+        try:
+            keys = [public_key(base64.urlsafe_b64decode(key + "==")) for key in gateway.public_keys]
+        except (ValueError, binascii.Error) as error:
+            raise AssertionError(f"a key of gateway {gateway.id} in the database is no Ed25519 key") from error
+        try:
+            return verify(token, keys, now_s=int(time.time()))
+        except TokenError as error:
+            _log.warning("gateway refused", gateway=claims.gateway_id, project=claims.project_id, reason=error.text)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _open_session(self, claims: Claims) -> AsyncIterator[GatewaySession]:
+        try:
+            async with self._database.connection() as conn:
+                source_id = await sources.number(conn, claims.project_id, "gateway", claims.gateway_id)
+            await self._note(claims.project_id, [claims.gateway_id])
+        except DatabaseError as error:
+            raise RejectedError(503, "database", str(error), AWAY_RETRY_S) from None
+        session = GatewaySession(
+            project_id=claims.project_id,
+            gateway_id=claims.gateway_id,
+            intake=_Intake(self._receiver, source_id),
+            registry=_ProjectFeed(self._feed, claims.project_id),
+            commands=_NoCommands(),
+        )
+        self._sessions.add(session)
+        _log.info("gateway connected", gateway=claims.gateway_id, project=claims.project_id)
+        try:
+            yield session
+        finally:
+            self._sessions.discard(session)
+            reason = session.figures.reason
+            _log.info("gateway gone", gateway=claims.gateway_id, project=claims.project_id, reason=reason)
+
+
+class _Intake:
+    """A gateway's blocks, to the receiver under the gateway's source."""
+
+    def __init__(self, receiver: Receiver, source_id: int) -> None:
+        self._receiver = receiver
+        self._source_id = source_id
+
+    async def accept(self, lane: Lane, blocks: list[bytes]) -> None:
+        try:
+            await self._receiver.accept(self._source_id, lane, blocks)
+        except (BusError, DatabaseError) as error:
+            raise NotTakenError("not-durable", str(error)) from None
+
+
+class _ProjectFeed:
+    """One project's registry, for a gateway's replica. A database that is away is waited out: the link goes on."""
+
+    def __init__(self, feed: RegistryFeed, project_id: str) -> None:
+        self._feed = feed
+        self._project_id = project_id
+
+    async def changes(self, base_revision: int) -> AsyncIterator[RegistryChange]:
+        base = base_revision
+        while True:
+            try:
+                async for change in self._feed.changes(self._project_id, base):
+                    yield change
+                    base = change.revision
+            except DatabaseError as error:
+                _log.warning("registry not sent yet", project=self._project_id, reason=str(error))
+                await asyncio.sleep(AWAY_RETRY_S)
+
+
+class _NoCommands:
+    """Nothing sends commands yet: the link carries them, the platform has no such service."""
+
+    async def commands(self) -> AsyncIterator[Command]:
+        await asyncio.Event().wait()
+        return
+        yield
+
+    async def progress(self, progress: CommandProgress) -> None:
+        _log.warning("progress of a command that was never sent", command=progress.command_id)

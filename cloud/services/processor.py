@@ -1,0 +1,162 @@
+"""The message processor: opens blocks, decodes, resolves, routes; unknown devices' messages go to the inbox."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from cloud.db import dead_letters, inbox, rejects, sources
+from cloud.db.database import Connection
+from cloud.db.progress import Claim, claim
+from cloud.model.route import next_topic
+from cloud.services.service import Output
+from cloud.topics import DEFAULT_PROCESSOR, ROUTABLE, WRITER
+from protocols.batch import RecordBatch
+from protocols.block import BlockHead, open_block, read_head
+from protocols.messages import Lane
+from protocols.shipment import (
+    MessageBatch,
+    Run,
+    decode_shipment,
+    encode_messages,
+    encode_shipment,
+    pick,
+    record_places,
+    restrict,
+)
+from sync.registry import Registry
+from sync.resolve import Resolver
+
+Block = tuple[Run, BlockHead, list[RecordBatch]]
+
+
+class Registries(Protocol):
+    async def registry(self, project_id: str) -> Registry: ...
+
+    async def refresh(self, project_id: str, at_least_revision: int) -> Registry:
+        """The project's registry, at that revision or a later one."""
+        ...
+
+
+class Processor:
+    name = "processor"
+    reads = DEFAULT_PROCESSOR
+    writes: tuple[str, ...] = (WRITER,)
+
+    def __init__(self, registries: Registries) -> None:
+        self._registries = registries
+        self._projects: dict[int, str] = {}
+
+    async def handle(self, conn: Connection, batch: Sequence[bytes], lane: Lane) -> list[Output]:
+        blocks = [
+            (consignment.source_id, *open_block(consignment.block))
+            for data in batch
+            for consignment in decode_shipment(data)
+        ]
+        by_project: dict[str, list[Block]] = {}
+        projects = await self._projects_of(conn, {source_id for source_id, _, _ in blocks})
+        for source_id, head, batches in blocks:
+            run = Run(source_id, head.epoch, head.first_seq, head.records)
+            by_project.setdefault(projects[source_id], []).append((run, head, batches))
+        resolved = {}
+        for project_id, found in by_project.items():
+            registry = await self._registries.registry(project_id)
+            resolved[project_id] = (_resolve(registry, found), registry.revision)
+        claimed = await claim(conn, self.name, [run for found in by_project.values() for run, _, _ in found])
+        outputs = []
+        at = 0
+        for project_id, found in by_project.items():
+            parts = claimed.runs[at : at + len(found)]
+            at += len(found)
+            messages = await self._settle_unknown(conn, project_id, *resolved[project_id], found)
+            if not claimed.complete:
+                messages = restrict(messages, parts)
+            if messages.runs:
+                outputs += await _route(conn, project_id, messages, claimed)
+        await claimed.settle(conn)
+        return outputs
+
+    def split(self, data: bytes) -> list[bytes]:
+        return [encode_shipment([consignment]) for consignment in decode_shipment(data)]
+
+    async def bury(self, conn: Connection, data: bytes, reason: str) -> None:
+        for consignment in decode_shipment(data):
+            head = read_head(consignment.block)
+            run = Run(consignment.source_id, head.epoch, head.first_seq, head.records)
+            claimed = await claim(conn, self.name, [run])
+            lost = sum(part.count for part in claimed.runs[0])
+            if lost:
+                projects = await self._projects_of(conn, {run.source_id})
+                claimed.count(run.source_id, run.epoch, "dead_records", lost)
+                await claimed.settle(conn)
+                await dead_letters.add(
+                    conn,
+                    project_id=projects[run.source_id],
+                    hop=self.name,
+                    topic=self.reads,
+                    detail=reason,
+                    data=consignment.block,
+                )
+
+    async def _projects_of(self, conn: Connection, source_ids: set[int]) -> dict[int, str]:
+        unseen = source_ids - self._projects.keys()
+        if unseen:
+            self._projects |= await sources.projects(conn, list(unseen))
+        return self._projects
+
+    async def _settle_unknown(
+        self, conn: Connection, project_id: str, messages: MessageBatch, revision: int, blocks: Sequence[Block]
+    ) -> MessageBatch:
+        """Makes sure that who looks unknown is unknown by the newest registry there is: the share lock on the project's
+        row lets no device be created until this transaction has written its messages to the inbox."""
+        if all(target.device_id for target in messages.targets) and not messages.rejects:
+            return messages
+        newest = await conn.fetchval("SELECT revision FROM project WHERE id = $1 FOR SHARE", project_id)
+        if newest <= revision:
+            return messages
+        return _resolve(await self._registries.refresh(project_id, newest), blocks)
+
+
+def _resolve(registry: Registry, blocks: Sequence[Block]) -> MessageBatch:
+    resolver = Resolver(registry)
+    for run, _, batches in blocks:
+        resolver.add(run, batches)
+    return resolver.finish()
+
+
+async def _route(conn: Connection, project_id: str, messages: MessageBatch, claimed: Claim) -> list[Output]:
+    """Writes inbox and rejects, counts, and gives what goes on. The writer's batch names all runs, also those that gave
+    it no row, so that its progress stays contiguous."""
+    places = record_places(messages.runs)
+    sources_of = [(run.source_id, run.epoch) for run, _ in places]
+    writer, unknown, stopped = _split(messages)
+    rejected = [(*places[reject.record], reject) for reject in messages.rejects]
+    if unknown:
+        await inbox.add(conn, messages, unknown)
+    if rejected:
+        await rejects.add(conn, project_id, rejected)
+    for run in messages.runs:
+        claimed.count(run.source_id, run.epoch, "decoded_records", run.count)
+    for run, _, _ in rejected:
+        claimed.count(run.source_id, run.epoch, "decoded_records", -1)
+        claimed.count(run.source_id, run.epoch, "rejected_records", 1)
+    for fate, rows in (("decoded", range(len(messages))), ("unresolved", unknown), ("stopped", stopped)):
+        for source, number in Counter(sources_of[messages.record[i]] for i in rows).items():
+            claimed.count(*source, fate, number)
+    onward = messages if len(writer) == len(messages) else pick(messages, writer)
+    return [Output(WRITER, encode_messages(msgspec.structs.replace(onward, rejects=[])))]
+
+
+def _split(messages: MessageBatch) -> tuple[list[int], list[int], list[int]]:
+    """Rows for the writer, rows of unknown devices, rows that their route stops."""
+    kinds = [
+        1 if not target.device_id else 0 if next_topic(target.route, ROUTABLE) == WRITER else 2
+        for target in messages.targets
+    ]
+    rows: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for i, place in enumerate(messages.target_index):
+        rows[kinds[place]].append(i)
+    return rows

@@ -1,0 +1,130 @@
+"""Runs a service: fetch, transaction, publish, commit, acknowledge; retry what may pass, bury what never will."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from cloud.db.database import Connection, Database, DatabaseError
+from cloud.services.service import Output, Service
+from protocols.messages import Lane
+from sync.bus.contract import Bus, BusError, Delivery
+from tidegate.logs import get_logger
+
+BATCHES_MAX: Final = 64
+"""Batches in one transaction: many small ones share its commit."""
+BYTES_MAX: Final = 512 * 1024
+"""Bytes in one transaction, compressed: about 30,000 messages, a quarter of a second of work."""
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 5.0
+"""A bus or database that is away: asked again within this time once it is back."""
+ATTEMPTS_MAX: Final = 3
+"""Tries of a batch that fails by itself, before it is buried: a fault of the moment passes by then."""
+
+_log = get_logger("runner")
+
+
+class ServiceCounts(msgspec.Struct):
+    """For metrics."""
+
+    batches: int = 0
+    transactions: int = 0
+    retries: int = 0
+    buried: int = 0
+
+
+class ServiceRunner:
+    """One reader of the service's channel, working on one fetch at a time."""
+
+    def __init__(self, service: Service, bus: Bus, database: Database) -> None:
+        self._service = service
+        self._bus = bus
+        self._database = database
+        self.counts = ServiceCounts()
+
+    @property
+    def name(self) -> str:
+        return self._service.name
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; the fetch in hand is finished first."""
+        reader = await self._bus.subscribe(self._service.reads, self._service.name)
+        stopped = asyncio.ensure_future(stop.wait())
+        fetch: asyncio.Future[Sequence[Delivery]] | None = None
+        try:
+            while not stop.is_set():
+                fetch = asyncio.ensure_future(reader.fetch(BATCHES_MAX, BYTES_MAX))
+                await asyncio.wait((fetch, stopped), return_when=asyncio.FIRST_COMPLETED)
+                if fetch.done():
+                    await self._work(fetch.result(), stop)
+        finally:
+            stopped.cancel()
+            if fetch is not None:
+                fetch.cancel()
+            await reader.close()
+
+    async def _work(self, deliveries: Sequence[Delivery], stop: asyncio.Event) -> None:
+        for lane in Lane:
+            mine = [delivery for delivery in deliveries if delivery.lane is lane]
+            if not mine:
+                continue
+            try:
+                await self._do([delivery.data for delivery in mine], lane, stop)
+            except _StoppedError:
+                await asyncio.gather(*(delivery.nak() for delivery in mine))
+            else:
+                await asyncio.gather(*(delivery.ack() for delivery in mine))
+                self.counts.batches += len(mine)
+
+    async def _do(self, batch: Sequence[bytes], lane: Lane, stop: asyncio.Event) -> None:
+        """Retries while bus or database are away. What fails by itself is done again in ever smaller parts, until the
+        one that is at fault is alone and buried."""
+        delay_s = RETRY_FIRST_S
+        attempts = 0
+        while True:
+            try:
+                await self._transact(batch, lane)
+                return
+            except (BusError, DatabaseError) as error:
+                _log.warning("will retry", service=self.name, reason=str(error), again_in_s=delay_s)
+                self.counts.retries += 1
+                if stop.is_set():
+                    raise _StoppedError from None
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+            except Exception as error:  # noqa: BLE001  # whatever it is, neighbours go on, and the batch is not lost
+                parts = [part for data in batch for part in self._service.split(data)]
+                if len(parts) > 1:
+                    for part in parts:
+                        await self._do([part], lane, stop)
+                    return
+                attempts += 1
+                if attempts >= ATTEMPTS_MAX:
+                    await self._bury(parts[0], error)
+                    return
+
+    async def _transact(self, batch: Sequence[bytes], lane: Lane) -> None:
+        async def work(conn: Connection) -> None:
+            await self._publish(await self._service.handle(conn, batch, lane), lane)
+
+        await self._database.run(work)
+        self.counts.transactions += 1
+
+    async def _publish(self, outputs: Sequence[Output], lane: Lane) -> None:
+        for output in outputs:
+            if output.topic not in self._service.writes:
+                raise ValueError(f"{self._service.name} does not declare that it writes {output.topic}")
+        await asyncio.gather(*(self._bus.publish(output.topic, output.data, lane=lane) for output in outputs))
+
+    async def _bury(self, data: bytes, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        _log.error("batch buried as a dead letter", service=self.name, reason=reason, exc_info=error)
+        await self._database.run(lambda conn: self._service.bury(conn, data, reason))
+        self.counts.buried += 1
+
+
+class _StoppedError(Exception):
+    """The process ends while the batch waits for a bus or database that is away."""

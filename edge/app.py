@@ -1,0 +1,257 @@
+"""The gateway: which parts there are, and the order in which they start. They stop in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import importlib.metadata
+import os
+import random
+import resource
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from edge.background import Background, restarted
+from edge.config import EdgeConfig, MqttConfig
+from edge.credentials import Credentials
+from edge.data_folder import DataFolder, Running
+from edge.downlink import GatewayDownlink
+from edge.identity import Identity, load_identity
+from edge.listeners.clock import SystemClock
+from edge.listeners.collector import Collector
+from edge.listeners.mqtt import MqttListener, TlsFiles
+from edge.recorder import CHANNEL, Recorder
+from edge.recorder import TOPIC as INBOUND
+from edge.replica import Replica
+from edge.resolver import TOPIC as RESOLVED
+from edge.resolver import LocalResolver
+from edge.sender import Sender
+from edge.status.accounting import Parts
+from edge.status.server import StatusServer
+from edge.status.view import GatewayView, MessageView
+from sync.bus.contract import BusError, TopicSpec
+from sync.bus.zeromq_hub import ZeroMqHub
+from sync.link.client import LinkClient
+from sync.link.frames import Hello
+from sync.link.regroup import FEATURE as REGROUP
+from sync.log.log import Log, LogBusyError, LogSettings, RealDisk
+from tidegate.console import DISTRIBUTION, UserError
+from tidegate.logs import get_logger
+
+LOG_FOLDER: Final = "log"
+REPLICA_FILE: Final = "replica.db"
+
+LINK_FAREWELL_S: Final = 12.0
+"""For the link to say goodbye and close: twice its own deadline, and a little."""
+
+IPC_PATH_BYTES_MAX: Final = 107
+"""unix(7): a socket's path that is longer cannot be listened on."""
+
+FILES_MAX: Final = 256
+"""Descriptors beside devices' connections: log, bus, status page, link and their like."""
+
+_log = get_logger("edge.app")
+
+
+async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
+    """Runs until `stop`. Raises UserError where somebody has to do something first, and what ended a part that the
+    gateway cannot be without."""
+    identity = load_identity(config.data_dir)
+    if identity is None:
+        raise UserError(
+            f"the gateway of {config.data_dir} is not enrolled",
+            f"tidegate-edge enroll https://CLOUD --token TOKEN --data {config.data_dir}",
+        )
+    _allow_files(FILES_MAX + sum(listener.connections_max for listener in config.mqtt))
+    clock, background, seen = SystemClock(), Background(), MessageView()
+    async with contextlib.AsyncExitStack() as up:
+        folder = up.enter_context(contextlib.closing(DataFolder(config.data_dir)))
+        replica = Replica(config.data_dir / REPLICA_FILE, identity.enrolment.project_id)
+        up.callback(replica.close)
+        log = await _open_log(config, clock)
+        up.push_async_callback(log.close)
+        hub = _open_hub(config)
+        up.push_async_callback(hub.close)
+        parts = _parts(config, identity, clock, replica, log, hub, seen)
+        await up.enter_async_context(background.needed("recorder", parts.recorder.run()))
+        await up.enter_async_context(background.needed("collector", parts.collector.run()))
+        await up.enter_async_context(restarted("resolver", parts.resolver.run))
+        for listener in parts.listeners:
+            await listener.start()
+            up.push_async_callback(listener.close)
+        view = GatewayView(parts, seen)
+        await up.enter_async_context(background.needed("status sampler", view.sample()))
+        status = StatusServer(config.status.host, config.status.port, view)
+        up.push_async_callback(status.close)
+        await status.start()
+        up.push_async_callback(parts.downlink.close)
+        await up.enter_async_context(_linked(parts.link))
+        ports = {listener.name: listener.port for listener in parts.listeners}
+        folder.tell(Running(os.getpid(), status.url, ports, _endpoint(config)))
+        _settle_memory()
+        _log.info("gateway is up", status=status.url, mqtt=ports, epoch=f"{log.epoch:016x}")
+        await background.until(stop)
+        view.is_stopping = True
+        _log.info("stopping")
+
+
+def _parts(
+    config: EdgeConfig,
+    identity: Identity,
+    clock: SystemClock,
+    replica: Replica,
+    log: Log,
+    hub: ZeroMqHub,
+    seen: MessageView,
+) -> Parts:
+    """What works on them; nothing runs yet."""
+    collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
+    listeners = [_listener(mqtt, replica, collector, seen) for mqtt in config.mqtt]
+    downlink = GatewayDownlink(replica, listeners, wall_ms=clock.wall_ms)
+    monotonic_s = asyncio.get_running_loop().time
+    sender = Sender(log.reader("link"), log.accept, wall_ms=clock.wall_ms, monotonic_s=monotonic_s)
+    link = _link(config, identity, clock, replica, log, sender, downlink)
+    downlink.report_by(link.report)
+    return Parts(
+        enrolment=identity.enrolment,
+        started_ms=clock.wall_ms(),
+        wall_ms=clock.wall_ms,
+        link_url=_link_url(config, identity),
+        replica=replica,
+        log=log,
+        hub=hub,
+        recorder=Recorder(hub.connect(), log),
+        collector=collector,
+        listeners=listeners,
+        resolver=LocalResolver(lambda: replica.registry, log.reader("resolver", at="end"), hub.connect(), seen.add),
+        sender=sender,
+        downlink=downlink,
+        link=link,
+    )
+
+
+async def _open_log(config: EdgeConfig, clock: SystemClock) -> Log:
+    directory = config.data_dir / LOG_FOLDER
+    settings = LogSettings(
+        max_bytes=config.log.max_bytes,
+        segment_bytes=config.log.segment_bytes,
+        linger_max_ms=config.log.linger_max_ms,
+    )
+    try:
+        return await Log.open(
+            directory, settings, disk=RealDisk(), wall_ms=clock.wall_ms, new_epoch=lambda: secrets.randbits(63)
+        )
+    except LogBusyError as error:
+        raise UserError(str(error), "end that process, or give this gateway a data folder of its own") from None
+    except OSError as error:
+        raise UserError(
+            f"cannot open the log in {directory}: {error.strerror or error}",
+            "see that the disk is there and has room, and that this user may write to it",
+        ) from error
+
+
+def _open_hub(config: EdgeConfig) -> ZeroMqHub:
+    endpoint = _endpoint(config)
+    path = endpoint.removeprefix("ipc://")
+    if path != endpoint and len(os.fsencode(path)) > IPC_PATH_BYTES_MAX:
+        raise UserError(
+            f"the bus's path is longer than the {IPC_PATH_BYTES_MAX} bytes that a socket's may have: {path}",
+            "set bus.endpoint to a shorter one, such as ipc:///run/tidegate.sock",
+        )
+    topics = (TopicSpec(INBOUND, (CHANNEL,), public=True), TopicSpec(RESOLVED))
+    try:
+        return ZeroMqHub(topics, endpoint=endpoint)
+    except BusError as error:
+        raise UserError(str(error), "set bus.endpoint to one that is free") from None
+
+
+def _listener(mqtt: MqttConfig, replica: Replica, collector: Collector, seen: MessageView) -> MqttListener:
+    listener = MqttListener(
+        mqtt.name,
+        mqtt.network,
+        mqtt.host,
+        mqtt.port,
+        Credentials(replica.registry, mqtt.network),
+        collector,
+        tls=TlsFiles(Path(mqtt.tls_cert), Path(mqtt.tls_key)) if mqtt.tls_cert else None,
+        connections_max=mqtt.connections_max,
+    )
+    listener.refusals.watch = lambda refused: seen.add_refused(mqtt.name, mqtt.network, refused)
+    return listener
+
+
+def _link(
+    config: EdgeConfig,
+    identity: Identity,
+    clock: SystemClock,
+    replica: Replica,
+    log: Log,
+    sender: Sender,
+    downlink: GatewayDownlink,
+) -> LinkClient:
+    software = f"tidegate-edge {importlib.metadata.version(DISTRIBUTION)}"
+
+    def hello() -> Hello:
+        return Hello(
+            software, log.epoch, clock.boot, clock.boot_ms(), clock.wall_ms(), replica.registry.revision, (REGROUP,)
+        )
+
+    try:
+        return LinkClient(
+            _link_url(config, identity),
+            token=identity.token,
+            hello=hello,
+            source=sender,
+            downlink=downlink,
+            wall_ms=clock.wall_ms,
+            random=random.random,
+            ca_file=Path(config.link.ca_file) if config.link.ca_file else None,
+            window_bytes_max=config.link.window_bytes,
+        )
+    except OSError as error:
+        raise UserError(
+            f"link.ca_file {config.link.ca_file}: {error.strerror or error}", "give a PEM file of certificates"
+        ) from None
+
+
+@contextlib.asynccontextmanager
+async def _linked(link: LinkClient) -> AsyncIterator[None]:
+    """At the end the cloud is told, as far as it listens."""
+    stop = asyncio.Event()
+    async with restarted("link", lambda: link.run(stop)) as running:
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait((running,), timeout=LINK_FAREWELL_S)
+
+
+def _endpoint(config: EdgeConfig) -> str:
+    return config.bus.endpoint or f"ipc://{config.data_dir.resolve() / 'bus.sock'}"
+
+
+def _link_url(config: EdgeConfig, identity: Identity) -> str:
+    return config.link.url or identity.enrolment.link_url
+
+
+def _allow_files(wanted: int) -> None:
+    """A connection is a descriptor, and many systems allow 1,024 unless they are asked for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    given = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    if given < wanted:
+        _log.warning("fewer files may be open than the configuration allows connections", files=given, wanted=wanted)
+
+
+def _settle_memory() -> None:
+    """What a start leaves behind goes back to the system (2 MB), or is not looked through at each collection."""
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)

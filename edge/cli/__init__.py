@@ -1,0 +1,33 @@
+"""`tidegate-edge`: one file a command. What a command needs is imported when it runs: `run` has a budget of memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+from edge.cli import config, log
+from edge.cli.enroll import enroll
+from edge.cli.run import run
+from edge.cli.status import status
+from edge.cli.tail import tail
+from tidegate.console import run_app, version_option
+
+app = typer.Typer(
+    name="tidegate-edge", help="The gateway of Tidegate.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def options(version: Annotated[bool, version_option("tidegate-edge")] = False) -> None:
+    """The gateway of Tidegate."""
+
+
+for command in (enroll, run, status, tail):
+    app.command()(command)
+app.add_typer(config.app, name="config")
+app.add_typer(log.app, name="log")
+
+
+def main() -> NoReturn:
+    run_app(app)

@@ -1,0 +1,112 @@
+"""The gateway's configuration: every setting, its default and its documentation in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
+
+ENV_PREFIX: Final = "TIDEGATE_EDGE_"
+LOG_BYTES_MIN: Final = STATE_BYTES + SEGMENTS_MIN * SEGMENT_BYTES_MIN
+"""Four of the smallest segments: one being written, one prepared, and two that wait."""
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The durable log: everything that devices were promised."""
+
+    max_bytes: Annotated[int, Meta(ge=LOG_BYTES_MIN, description="Hard cap of the log on disk, in bytes.")] = (
+        2_000_000_000
+    )
+    segment_bytes: Annotated[
+        int,
+        Meta(
+            ge=SEGMENT_BYTES_MIN,
+            le=1 << 30,
+            description="Size of one preallocated file, at most a quarter of max_bytes; trimming is by whole files.",
+        ),
+    ] = 16 * 1024 * 1024
+    linger_max_ms: Annotated[
+        float, Meta(ge=0, le=50, description="Longest wait for more messages before a sync, when traffic is dense.")
+    ] = 2.0
+
+    def __post_init__(self) -> None:
+        least = STATE_BYTES + SEGMENTS_MIN * self.segment_bytes
+        if self.max_bytes < least:
+            raise ValueError(
+                f"max_bytes {self.max_bytes} is below the minimum {least} for segment_bytes {self.segment_bytes}"
+            )
+
+
+class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The one outbound connection to the cloud."""
+
+    url: Annotated[
+        str, Meta(description="ws:// or wss:// address of the cloud's link; empty: the one given at enrolment.")
+    ] = ""
+    ca_file: Annotated[str, Meta(description="CA certificates (PEM) to trust beside the system's.")] = ""
+    window_bytes: Annotated[
+        int,
+        Meta(
+            ge=64 * 1024, le=64 * 1024 * 1024, description="Most bytes in flight, however much credit the cloud gives."
+        ),
+    ] = 4 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.url and urlsplit(self.url).scheme not in ("ws", "wss"):
+            raise ValueError("url must begin with ws:// or wss://")
+
+
+class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A listener for MQTT devices of one network."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64, description="Name of the listener, in records and metrics.")]
+    network: Annotated[str, Meta(min_length=1, max_length=128, description="Network whose devices connect here.")]
+    host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"
+    port: Annotated[Port, Meta(description="Port to listen on; 0 takes any free one.")] = 1883
+    connections_max: Annotated[int, Meta(ge=1, le=100_000, description="Devices connected at once.")] = 10_000
+    tls_cert: Annotated[str, Meta(description="Certificate chain (PEM); empty: no TLS.")] = ""
+    tls_key: Annotated[str, Meta(description="Key of the certificate (PEM).")] = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key go together, and one of them is not set")
+
+
+class StatusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The status page and API, which ask nobody for a password: they are for this machine only."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port to listen on; 0 takes any free one.")] = 8081
+
+
+class BusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where other processes on this machine publish and read batches."""
+
+    endpoint: Annotated[
+        str, Meta(description="ZeroMQ endpoint, ipc:// or tcp:// on loopback; empty: bus.sock in the data folder.")
+    ] = ""
+
+
+class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    data_dir: Annotated[Path, Meta(description="Folder of the log, the identity and the registry replica.")] = Path(
+        "/var/lib/tidegate"
+    )
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="Least level logged.")] = "info"
+    log: LogConfig = LogConfig()
+    link: LinkConfig = LinkConfig()
+    mqtt: Annotated[tuple[MqttConfig, ...], Meta(description="MQTT listeners.")] = ()
+    status: StatusConfig = StatusConfig()
+    bus: BusConfig = BusConfig()
+
+    def __post_init__(self) -> None:
+        names = [listener.name for listener in self.mqtt]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two listeners are named {name!r}; each needs a name of its own")

@@ -1,0 +1,120 @@
+"""The recorder: from the topic `inbound` to the log to the acknowledgement. Recording comes before decoding."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from protocols.batch import decode_records
+from protocols.errors import LimitError, WireError
+from sync.bus.contract import Bus, Delivery
+from sync.log.log import Entry, EntryTooLargeError, Log, LogFailedError, LogFullError
+from tidegate.logs import get_logger
+
+TOPIC: Final = "inbound"
+CHANNEL: Final = "recorder"
+BATCHES_MAX: Final = 256
+"""Batches taken at once: the log groups them into one sync."""
+BYTES_MAX: Final = 4 * 1024 * 1024
+RETRY_S: Final = 0.5
+"""After the disk failed, a batch comes again under its key: soon enough for its publisher, who waits some seconds."""
+FULL: Final = "log-full"
+RECEIVED_MS_MAX: Final = 253_402_300_799_999
+"""The year 9999, where dates in most languages end."""
+KEY_MAX: Final = 2**63 - 1
+"""Of both numbers of a batch's key: what the log's ranges and every database can hold."""
+
+_log = get_logger("edge.recorder")
+
+
+class RecorderCounts(msgspec.Struct):
+    """Since the start."""
+
+    batches: int = 0
+    records: int = 0
+    retries: int = 0
+    """Batches that were given back because the disk failed."""
+    refused: dict[str, int] = {}
+    """Records not taken, by reason; a batch that is malformed counts as one."""
+
+
+class Recorder:
+    """The only reader that counts on `inbound`: a batch is acknowledged once the log has synced it."""
+
+    def __init__(self, bus: Bus, log: Log) -> None:
+        self.counts = RecorderCounts()
+        self.trouble = ""
+        """Why the last append failed; empty: it did not."""
+        self._bus = bus
+        self._durable = log
+
+    async def run(self) -> None:
+        """Until cancelled; then publishers that have no answer publish again, and the log knows their keys. Appends
+        overlap, as many as the reader's window holds: the log puts what comes while it syncs into its next group."""
+        reader = await self._bus.subscribe(TOPIC, CHANNEL)
+        try:
+            async with asyncio.TaskGroup() as appends:
+                while True:
+                    appends.create_task(self._record(await reader.fetch(BATCHES_MAX, BYTES_MAX)))
+        finally:
+            await reader.close()
+
+    async def _record(self, deliveries: Sequence[Delivery]) -> None:
+        good: list[tuple[Delivery, Entry]] = []
+        for delivery in deliveries:
+            try:
+                good.append((delivery, _entry(delivery.data)))
+            except WireError as error:
+                self._count_refused(error.code, 1)
+                _log.warning("batch refused", code=error.code, reason=error.detail)
+                await delivery.refuse(error.code, error.detail)
+        if not good:
+            return
+        try:
+            await self._durable.append([entry for _, entry in good])
+        except (LogFullError, EntryTooLargeError) as error:
+            code = FULL if isinstance(error, LogFullError) else "limit"
+            self._note(code, str(error))
+            self._count_refused(code, sum(entry.records for _, entry in good))
+            for delivery, _ in good:
+                await delivery.refuse(code, str(error))
+        except LogFailedError as error:
+            self._note("log-failed", str(error))
+            self.counts.retries += len(good)
+            for delivery, _ in good:
+                await delivery.nak(RETRY_S)
+        else:
+            self._note("", "")
+            self.counts.batches += len(good)
+            self.counts.records += sum(entry.records for _, entry in good)
+            for delivery, _ in good:
+                await delivery.ack()
+
+    def _count_refused(self, code: str, records: int) -> None:
+        refused = self.counts.refused
+        refused[code] = refused.get(code, 0) + records
+
+    def _note(self, code: str, detail: str) -> None:
+        """Said once for a trouble, however many batches it meets."""
+        if code != self.trouble.partition(":")[0]:
+            if code:
+                _log.error("the log takes nothing", code=code, reason=detail)
+            else:
+                _log.info("the log takes records again")
+        self.trouble = f"{code}: {detail}" if code else ""
+
+
+def _entry(data: bytes) -> Entry:
+    """Raises a WireError for what must not get into the log: any process of this machine may publish."""
+    batch = decode_records(data)
+    oldest_ms = batch.base_ms + min(batch.received_delta_ms)
+    newest_ms = batch.base_ms + max(batch.received_delta_ms)
+    if oldest_ms < 0 or newest_ms > RECEIVED_MS_MAX:
+        raise LimitError(f"received times from {oldest_ms} to {newest_ms} ms; allowed are 0 to {RECEIVED_MS_MAX}")
+    if not (0 <= batch.key.run <= KEY_MAX and 0 <= batch.key.counter <= KEY_MAX):
+        raise LimitError(f"key ({batch.key.run}, {batch.key.counter}); both are 0 to {KEY_MAX}")
+    priority = max(origin.priority for origin in batch.origins)
+    return Entry(data=data, key=batch.key, records=len(batch), newest_ms=newest_ms, priority=priority)

@@ -1,0 +1,103 @@
+"""The demo's project: made through the public API, once; found again later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote
+
+from firmware_sim.cloud_api import CloudApi
+from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.run_folder import DemoState
+from firmware_sim.signals import PROFILES, Profile
+
+SYSTEM: Final = "harbour"
+KEY_PATHS: Final = ("boot", "seq")
+"""Where the devices' payloads hold their message key."""
+PUMPS_PERCENT: Final = 60
+BENCH: Final = "bench-01"
+
+
+async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[[], None]) -> None:
+    """Makes what is missing and writes credentials into `state`; `keep` is called after each, so that a start that is
+    cut off forgets none."""
+    project, network = state.project, state.network
+    await api.create("/projects", {"id": project, "name": "Demonstration"})
+    await api.create("/systems", {"project_id": project, "id": SYSTEM, "name": "Harbour"})
+    codec = {"codec": "json", "key_paths": list(KEY_PATHS), "time_path": "time"}
+    await api.create(
+        "/networks",
+        {"project_id": project, "id": network, "name": "Demo devices", "alias_key": state.alias_key, "codec": codec},
+    )
+    for name in ("pump", "tank"):
+        await api.create("/blueprints", _blueprint(project, PROFILES[name]))
+    if not state.network_password:
+        made = await api.post(f"/networks/{network}/credentials?project_id={project}", {"keep_previous": False})
+        state.network_password = made["password"]
+        keep()
+    if state.bench is None:
+        state.bench = await _device(api, state, BENCH, "pump")
+        keep()
+    known = {device.name for device in state.devices}
+    for name, profile in names(devices):
+        if name not in known:
+            state.devices.append(await _device(api, state, name, profile))
+            keep()
+
+
+def names(devices: int) -> list[tuple[str, str]]:
+    """Name and profile of each simulated device: 12 pumps and 8 tanks, of 20."""
+    pumps = devices * PUMPS_PERCENT // 100
+    return [(f"pump-{number:02d}", "pump") for number in range(1, pumps + 1)] + [
+        (f"tank-{number:02d}", "tank") for number in range(1, devices - pumps + 1)
+    ]
+
+
+async def gateway_token(api: CloudApi, state: DemoState) -> str:
+    """A token by which the demo's gateway enrols; the gateway is made if there is none."""
+    body = {"project_id": state.project, "id": state.gateway, "name": "Quay 1, north end"}
+    made = await api.create("/gateways", body)
+    if made is not None:
+        return str(made["enrolment"]["token"])
+    path = f"/gateways/{state.gateway}/enrolment-tokens?project_id={state.project}"
+    return str((await api.post(path, {}))["token"])
+
+
+def _blueprint(project: str, profile: Profile) -> dict[str, Any]:
+    attributes = {
+        attribute.name: {"type": attribute.kind, **({"unit": attribute.unit} if attribute.unit else {})}
+        for attribute in profile.attributes
+    }
+    return {
+        "project_id": project,
+        "id": profile.name,
+        "name": profile.name.capitalize(),
+        "attributes": attributes,
+    }
+
+
+async def _device(api: CloudApi, state: DemoState, name: str, profile: str) -> RosterDevice:
+    """A new one with its credential; or, where a start was cut off after it was made, with a new credential."""
+    alias = {"network_id": state.network, "alias_key": state.alias_key, "alias": name}
+    body = {
+        "project_id": state.project,
+        "system_id": SYSTEM,
+        "blueprint_id": profile,
+        "name": name,
+        "aliases": [alias],
+        "credential": True,
+    }
+    made = await api.create("/devices", body)
+    if made is not None:
+        credential = made["credential"]
+    else:
+        ref = quote(f"{state.network}:{state.alias_key}:{name}", safe=":")
+        credential = await api.post(f"/devices/{ref}/credentials?project_id={state.project}", {"keep_previous": False})
+    return RosterDevice(
+        name,
+        user=credential["user"],
+        password=credential["password"],
+        network=state.network,
+        alias_key=state.alias_key,
+        profile=profile,
+    )

@@ -1,0 +1,1 @@
+"""Simulated devices: one file a protocol, and what every firmware has, its resend buffer above all."""

@@ -1,0 +1,1 @@
+"""Faults that are done to the running system from outside."""

@@ -1,0 +1,217 @@
+"""The proof: waits until the pipeline has come to rest, then compares the ledger with what the public API shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from firmware_sim.cloud_api import (
+    CloudApi,
+    GatewayAccounting,
+    UnreachableError,
+    gateway_accounting,
+)
+from firmware_sim.ledger import LedgerDevice, Tallies, is_being_written, read_ledger
+from firmware_sim.verdict import Verdict, add_up, judge
+
+LOOK_S: Final = 0.5
+"""How often the accounting is asked while something is on its way."""
+FETCHES_MAX: Final = 4
+"""Histories read at once: the cloud has other users."""
+MARGIN_MS: Final = 3_600_000
+"""Asked for before and after the run: clocks may differ, and messages from outside of it are told apart anyway."""
+_SOURCE_RECORDS: Final = ("decoded_records", "rejected_records", "dead_records", "records_in_pipeline")
+_SOURCE_MESSAGES: Final = ("stored", "repeated", "unresolved", "rejected", "stopped", "dead", "in_pipeline")
+
+
+class VerifyPlan(msgspec.Struct, frozen=True):
+    ledger: Path
+    gateways: tuple[str, ...]
+    """Base addresses of the status APIs of the gateways that the devices were connected to."""
+    project: str
+    wait_s: float
+    """How long to wait for what is still on its way."""
+
+
+class Pipeline(msgspec.Struct, frozen=True):
+    """What the accounting says at one moment."""
+
+    gateways: tuple[GatewayAccounting, ...] = ()
+    sources: tuple[dict[str, Any], ...] = ()
+    """Of the cloud: one a gateway or REST server."""
+    unreachable: str = ""
+    """Who did not answer."""
+
+    @property
+    def pending(self) -> int:
+        return sum(gateway.totals.pending for gateway in self.gateways)
+
+    @property
+    def in_pipeline(self) -> int:
+        return sum(source["records_in_pipeline"] + source["in_pipeline"] for source in self.sources)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.unreachable and self.pending == 0 and self.in_pipeline == 0
+
+    def open_equations(self) -> list[str]:
+        """Each equation of the accounting that does not hold, in words."""
+        found = [f"gateway: {gateway.line()}" for gateway in self.gateways if not gateway.is_closed]
+        for source in self.sources:
+            name = f"cloud, {source_name(source)}"
+            for whole, parts in (("accepted", _SOURCE_RECORDS), ("decoded", _SOURCE_MESSAGES)):
+                if source[whole] != sum(source[part] for part in parts):
+                    sums = " + ".join(f"{part} {source[part]:,}" for part in parts)
+                    found.append(f"{name}: {whole} {source[whole]:,} is not {sums}")
+            if not source["closed"] and not found:
+                found.append(f"{name}: it says itself that its accounting is open")
+        return found
+
+
+def source_name(source: dict[str, Any]) -> str:
+    """A gateway by its id, the others by what they are."""
+    kinds = {"rest": "HTTP ingest", "inbox": "inbox replays"}
+    return str(source["gateway_id"] or kinds.get(source["kind"], source["kind"]))
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What is shown while it takes."""
+
+    pending: int
+    in_pipeline: int
+    missing: int | None
+    """So far; None before the first comparison."""
+    unreachable: str
+    remaining_s: float
+
+    def line(self) -> str:
+        if self.unreachable:
+            return f"waiting for an answer · {self.unreachable} · {self.remaining_s:.0f} s left"
+        missing = "" if self.missing is None else f" · {self.missing:,} not there yet"
+        return f"pending {self.pending:,} · in pipeline {self.in_pipeline:,}{missing} · {self.remaining_s:.0f} s left"
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What `verify` found."""
+
+    total: Verdict
+    devices: tuple[Verdict, ...]
+    pipeline: Pipeline
+    open_equations: tuple[str, ...]
+    at_rest: bool
+    """Nothing was on its way at the end; while a fleet goes on sending there always is."""
+    fleet_running: bool
+
+    @property
+    def holds(self) -> bool:
+        """Nothing missing, nothing doubled, the accounting closed and, unless a fleet goes on sending, at rest."""
+        return (
+            self.total.is_right
+            and not self.open_equations
+            and not self.pipeline.unreachable
+            and (self.at_rest or self.fleet_running)
+        )
+
+
+class Verification:
+    """Runs a plan once. `clock`: seconds that never go back."""
+
+    def __init__(
+        self,
+        plan: VerifyPlan,
+        api: CloudApi,
+        client: httpx.AsyncClient,
+        *,
+        clock: Callable[[], float],
+        report: Callable[[Progress], None],
+    ) -> None:
+        self._plan = plan
+        self._api = api
+        self._client = client
+        self._clock = clock
+        self._report = report
+        self._end_s = clock() + plan.wait_s
+
+    async def run(self) -> Proof:
+        """Raises UserError without a ledger, ApiError where the API says no, UnreachableError when the time is up and
+        histories could not be read."""
+        running = is_being_written(self._plan.ledger)
+        tallies = read_ledger(self._plan.ledger)
+        pipeline = await self._come_to_rest(running)
+        verdicts = await self._compare(tallies, pipeline)
+        pipeline = await self._look()
+        return Proof(
+            add_up("all", "", verdicts),
+            tuple(verdicts),
+            pipeline,
+            tuple(pipeline.open_equations()),
+            pipeline.is_empty,
+            running,
+        )
+
+    async def _come_to_rest(self, running: bool) -> Pipeline:
+        """While a fleet goes on sending, that is never: then what was acknowledged is looked for until it is there."""
+        while True:
+            pipeline = await self._look()
+            if pipeline.is_empty or (running and not pipeline.unreachable) or not self._is_time_left():
+                return pipeline
+            self._tell(pipeline, None)
+            await asyncio.sleep(LOOK_S)
+
+    async def _compare(self, tallies: Tallies, pipeline: Pipeline) -> list[Verdict]:
+        """Each device; those of which something is not there yet again, as long as there is time."""
+        verdicts: dict[int, Verdict] = {}
+        wanted = [number for number in range(len(tallies.devices)) if tallies.of_device(number)]
+        while True:
+            try:
+                verdicts.update(zip(wanted, await self._judge(tallies, wanted), strict=True))
+            except UnreachableError:
+                if not self._is_time_left():
+                    raise
+            else:
+                wanted = [number for number, verdict in verdicts.items() if verdict.missing]
+                if not wanted or not self._is_time_left():
+                    return [verdicts[number] for number in sorted(verdicts)]
+            await asyncio.sleep(LOOK_S)
+            pipeline = await self._look()
+            self._tell(pipeline, sum(verdict.missing for verdict in verdicts.values()))
+
+    async def _judge(self, tallies: Tallies, numbers: Iterable[int]) -> list[Verdict]:
+        places = asyncio.Semaphore(FETCHES_MAX)
+
+        async def one(number: int) -> Verdict:
+            device = tallies.devices[number]
+            async with places:
+                rows = [(mark.boot, mark.seq) async for mark in self._marks(device, tallies)]
+            return judge(device, tallies.of_device(number), rows)
+
+        # All to their end, then the first error: a caller's next try must not run beside what is left of this one.
+        found = await asyncio.gather(*(one(number) for number in numbers), return_exceptions=True)
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in found if isinstance(result, Verdict)]
+
+    def _marks(self, device: LedgerDevice, tallies: Tallies) -> Any:
+        name = f"{device.network}:{device.alias_key}:{device.name}"
+        return self._api.marks(self._plan.project, name, tallies.first_ms - MARGIN_MS, tallies.last_ms + MARGIN_MS)
+
+    async def _look(self) -> Pipeline:
+        try:
+            gateways = [await gateway_accounting(base, self._client) for base in self._plan.gateways]
+            accounting = await self._api.get("/accounting", {"project_id": self._plan.project})
+        except UnreachableError as error:
+            return Pipeline(unreachable=str(error))
+        return Pipeline(tuple(gateways), tuple(accounting["sources"]))
+
+    def _is_time_left(self) -> bool:
+        return self._clock() < self._end_s
+
+    def _tell(self, pipeline: Pipeline, missing: int | None) -> None:
+        remaining_s = max(self._end_s - self._clock(), 0.0)
+        self._report(Progress(pipeline.pending, pipeline.in_pipeline, missing, pipeline.unreachable, remaining_s))

@@ -1,0 +1,133 @@
+"""The gateway's side of the link: keeps one connection to the cloud, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from sync.link.backoff import Backoff
+from sync.link.connection import Connection, Ended
+from sync.link.dial import DIAL_ERRORS, dial, refusal, tls_context
+from sync.link.frames import CommandProgress, Hello
+from sync.link.gateway_end import GatewayEnd
+from sync.link.limits import BACKOFF_S_MAX, BACKOFF_S_MIN, CREDIT_BYTES, STABLE_S, Deadlines
+from sync.link.ports import BlockSource, Downlink
+from sync.link.status import LinkState, LinkStatus
+from tidegate.logs import get_logger
+
+logger = get_logger("link.client")
+
+
+class LinkClient:
+    """`run` keeps the link until it is told to stop; `status` says how it stands."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Callable[[int], str],
+        hello: Callable[[], Hello],
+        source: BlockSource,
+        downlink: Downlink,
+        wall_ms: Callable[[], int],
+        random: Callable[[], float],
+        ca_file: Path | None = None,
+        window_bytes_max: int = CREDIT_BYTES,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        """`token` makes one for an attempt at the Unix second that it is given, the cloud's as far as it is known, so
+        that a wrong clock at boot keeps nobody out; `hello` is asked anew for each connection; `random` gives numbers
+        from 0 to below 1; `ca_file` holds authorities (PEM) to trust beside the system's, and OSError is raised if it
+        does not serve; `window_bytes_max` bounds what is in flight, however much credit the cloud gives."""
+        self._url = url
+        self._token = token
+        self._hello = hello
+        self._source = source
+        self._downlink = downlink
+        self._wall_ms = wall_ms
+        self._random = random
+        self._tls = tls_context(url, ca_file)
+        self._window_bytes_max = window_bytes_max
+        self._deadlines = deadlines or Deadlines()
+        self._connection: Connection | None = None
+        self.status = LinkStatus(LinkState.CONNECTING, wall_ms())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Returns once `stop` is set and the cloud was told goodbye. Raises nothing but what source and downlink raise,
+        in an ExceptionGroup."""
+        backoff = Backoff(BACKOFF_S_MIN, BACKOFF_S_MAX, self._random)
+        while not stop.is_set():
+            ended = await self._once(stop)
+            if ended.stood_s >= STABLE_S:
+                backoff.reset()
+            if not stop.is_set():
+                await self._wait(stop, ended, backoff)
+        self._turn(LinkState.DOWN, "stopped")
+
+    def report(self, progress: CommandProgress) -> bool:
+        """Tells the cloud what became of a command. False while the link is down: the caller keeps it."""
+        return self._connection is not None and self._connection.report(progress)
+
+    async def _once(self, stop: asyncio.Event) -> Ended:
+        """One attempt, and the connection for as long as it stands."""
+        attempt = asyncio.ensure_future(self._open())
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((attempt, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not attempt.done():
+                return Ended("stopped")
+            self._connection = attempt.result()
+            return await self._connection.run(stop)
+        except DIAL_ERRORS as error:
+            refused = refusal(error)
+            if refused.server_time_ms is not None:
+                self.status.cloud_ahead_ms = refused.server_time_ms - self._wall_ms()
+            return Ended(refused.reason, refused.retry_after_s)
+        finally:
+            self._connection = None
+            attempt.cancel()
+            stopping.cancel()
+            await asyncio.wait((attempt, stopping))
+
+    async def _open(self) -> Connection:
+        hello = self._hello()
+        now_s = (self._wall_ms() + self.status.cloud_ahead_ms) // 1000
+        websocket = await dial(
+            self._url, self._token(now_s), tls=self._tls, user_agent=hello.software, deadlines=self._deadlines
+        )
+        return Connection(
+            websocket,
+            GatewayEnd(
+                hello,
+                now_s=asyncio.get_running_loop().time(),
+                deadlines=self._deadlines,
+                window_bytes_max=self._window_bytes_max,
+            ),
+            source=self._source,
+            downlink=self._downlink,
+            status=self.status,
+            turn_up=lambda: self._turn(LinkState.UP, ""),
+            wall_ms=self._wall_ms,
+            random=self._random,
+        )
+
+    async def _wait(self, stop: asyncio.Event, ended: Ended, backoff: Backoff) -> None:
+        wait_s = backoff.next_s(ended.retry_after_s)
+        self.status.failures = backoff.failures
+        self.status.retry_at_ms = self._wall_ms() + int(wait_s * 1000)
+        self._turn(LinkState.DOWN, ended.reason)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), wait_s)
+
+    def _turn(self, state: LinkState, reason: str) -> None:
+        status = self.status
+        if (status.state, status.reason) != (state, reason):
+            logger.info("link", state=state.value, reason=reason, url=self._url)
+        if status.state is not state:
+            status.since_ms = self._wall_ms()
+        status.state, status.reason = state, reason
+        if state is LinkState.UP:
+            status.connections += 1
+            status.failures = status.retry_at_ms = 0

@@ -1,0 +1,1 @@
+"""The gateway's durable log: append, read, accept, trim."""

@@ -1,0 +1,43 @@
+"""Where every record of the log is: *logged = accepted + pending + evicted + damaged*, at any moment, exactly."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EpochAccounting(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of one epoch of which some segment is left, or that is being written."""
+
+    epoch: int
+    logged: int
+    accepted: int
+    pending: int
+    evicted: int = 0
+    damaged: int
+    watermark: int
+    """All records below this number are accepted or damaged."""
+
+
+class LogAccounting(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of the log since it was made (of its state file, should that be lost)."""
+
+    logged: int
+    accepted: int
+    pending: int
+    evicted: int = 0
+    damaged: int
+    epochs: tuple[EpochAccounting, ...]
+    """Oldest first; epochs that are gone are in the totals only."""
+    used_bytes: int
+    """All files, prepared room included; never above `max_bytes`."""
+    max_bytes: int
+    segments: int
+    oldest_pending_ms: int | None
+    """Newest received time of the oldest pending block, Unix ms, or of a block at most 1/64 segment before it. None:
+    nothing is pending."""
+    passed_over: int
+    """Entries since the start whose key the log had."""
+    groups: int
+    """Group commits since the start."""
+    syncs: int
+    """Synced writes of blocks since the start."""

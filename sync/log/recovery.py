@@ -1,0 +1,269 @@
+"""Opens what an earlier process left: finds the end of each segment, the batch keys, and what was accepted.
+
+Reads the last segment and the heads of the others; of those, only ones whose end no later header or state tells are
+walked through. Whatever is damaged is counted, never a reason not to start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from protocols.batch import read_key
+from protocols.block import HEAD_BYTES, read_head, split_block
+from protocols.errors import VersionError, WireError
+from sync.log.catalog import Catalog
+from sync.log.disk import Disk
+from sync.log.keys import KeyTable
+from sync.log.scan import Read, read_around_damage, scan_blocks
+from sync.log.segment import (
+    Ended,
+    Mark,
+    Segment,
+    SegmentHeader,
+    decode_header,
+    header_size,
+    segment_name,
+    segment_ordinal,
+)
+from sync.log.settings import CUT_FROM_BYTES, STATE_FILE_BYTES
+from sync.log.state import State, Totals, decode_state, state_names
+from sync.ranges import Ranges
+from tidegate.logs import get_logger
+
+_HEADER_READ_BYTES: Final = 4096
+"""Most headers whole; larger ones take a second read."""
+
+logger = get_logger("sync.log")
+
+
+class Recovered(msgspec.Struct):
+    catalog: Catalog
+    keys: KeyTable
+    previous: Ended
+    """The last segment, for the next one's header."""
+    next_ordinal: int
+    generation: int
+    """Of the state."""
+    foreign_bytes: int
+    """Of segments that a newer version wrote, or that cannot be read at all: left alone."""
+
+
+class _File(msgspec.Struct):
+    ordinal: int
+    size_bytes: int
+    header: SegmentHeader | None
+
+
+def recover(disk: Disk, directory: Path) -> Recovered:
+    """May change the directory: removes files without a record, gives back room behind the last one."""
+    sizes = disk.sizes(directory)
+    generation, state = read_state(functools.partial(disk.read, directory / name) for name in state_names())
+    files, foreign_bytes, highest = _files(disk, directory, sizes)
+    recovery = _Recovery(disk, directory, state, {segment_ordinal(name) for name in sizes})
+    recovery.load(files)
+    recovery.settle()
+    last = recovery.catalog.last()
+    return Recovered(
+        recovery.catalog,
+        recovery.keys,
+        Ended(highest, 0, 0) if last is None else last.ended,
+        highest + 1,
+        generation,
+        foreign_bytes,
+    )
+
+
+def read_header(read: Read) -> SegmentHeader | None:
+    """A segment's header; None if there is none, or a damaged one. Raises VersionError for a newer one."""
+    data = read_around_damage(read, 0, _HEADER_READ_BYTES)
+    try:
+        size = header_size(data)
+        if size > len(data):
+            data = read_around_damage(read, 0, size)
+        return decode_header(data)
+    except VersionError:
+        raise
+    except WireError:
+        return None
+
+
+def read_state(files: Iterable[Read]) -> tuple[int, State | None]:
+    """The newest generation and its state; (0, None) where no file holds one."""
+    newest: tuple[int, State | None] = (0, None)
+    for read in files:
+        # One that is not there, not whole or not readable leaves the other; without both, things are sent again.
+        with contextlib.suppress(OSError, WireError):
+            generation, state = decode_state(read_around_damage(read, 0, STATE_FILE_BYTES))
+            if generation > newest[0]:
+                newest = generation, state
+    return newest
+
+
+def known_ends(headers: Iterable[SegmentHeader | None], state: State | None) -> dict[int, Ended]:
+    """Where segments end, by ordinal, as far as headers of later ones or the state say."""
+    ends = {end.ordinal: end for end in state.ends} if state else {}
+    for header in headers:
+        if header is not None and header.previous.end_bytes:
+            ends[header.previous.ordinal] = header.previous
+    return ends
+
+
+def void_ordinals(files: Iterable[tuple[int, SegmentHeader | None]]) -> set[int]:
+    """Segments in which nothing was ever synced, as a later header tells: those between it and the one it follows."""
+    listed = list(files)
+    spans = [(header.previous.ordinal, ordinal) for ordinal, header in listed if header is not None]
+    return {ordinal for ordinal, _ in listed for before, after in spans if before < ordinal < after}
+
+
+def _files(disk: Disk, directory: Path, sizes: dict[str, int]) -> tuple[list[_File], int, int]:
+    """The segments by ordinal, the bytes of those not to be touched, and the highest ordinal of all."""
+    files: list[_File] = []
+    foreign_bytes = highest = 0
+    for name, size in sizes.items():
+        ordinal = segment_ordinal(name)
+        if ordinal is None:
+            continue
+        highest = max(highest, ordinal)
+        try:
+            header = read_header(functools.partial(disk.read, directory / name))
+        except (VersionError, OSError) as error:
+            logger.error("segment left alone", file=str(directory / name), reason=str(error))
+            foreign_bytes += size
+        else:
+            files.append(_File(ordinal, size, header))
+    files.sort(key=lambda file: file.ordinal)
+    return files, foreign_bytes, highest
+
+
+class _Recovery:
+    def __init__(self, disk: Disk, directory: Path, state: State | None, present: set[int | None]) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._state = state
+        self._present = present
+        self._remembered = {epoch.epoch: epoch for epoch in state.epochs} if state else {}
+        self.catalog = Catalog(state.gone if state else Totals())
+        self.keys = KeyTable()
+
+    def load(self, files: list[_File]) -> None:
+        """Fills the catalog and the keys."""
+        headed = [file for file in files if file.header is not None]
+        ends = known_ends((file.header for file in files), self._state)
+        void = void_ordinals((file.ordinal, file.header) for file in files)
+        keys_from = headed[-1].ordinal if headed else 0
+        if headed and headed[-1].header is not None:
+            self.keys.load(headed[-1].header.keys)
+        empty: list[int] = []
+        for file in files:
+            end = ends.get(file.ordinal)
+            if file.ordinal in void:
+                empty.append(file.ordinal)
+            elif file.header is not None and end is not None and file.ordinal < keys_from:
+                self._add(file, file.header.epoch, self._first_mark(file.ordinal, file.header), end)
+            elif not self._walk(file, end, with_keys=file.ordinal >= keys_from):
+                empty.append(file.ordinal)
+        self._disk.remove([self._path(ordinal) for ordinal in empty])
+
+    def settle(self) -> None:
+        """Takes over what the state knows, and accounts for records of which there is no segment any more."""
+        catalog = self.catalog
+        for epoch in list(catalog.epochs.values()):
+            remembered = self._remembered.pop(epoch.epoch, None)
+            held = Ranges((segment.first_seq, segment.end_seq) for segment in epoch.segments)
+            if remembered is not None:
+                for _, end in (*remembered.accepted, *remembered.damaged):
+                    epoch.end_seq = max(epoch.end_seq, end)
+                for first, end in remembered.accepted:
+                    catalog.accept(epoch.epoch, first, end)
+                for first, end in remembered.damaged:
+                    catalog.damage(epoch.epoch, first, end)
+            for first, end in held.missing(0, epoch.end_seq):
+                if remembered is None and self._was_trimmed(epoch.segments, first, end):
+                    catalog.accept(epoch.epoch, first, end)
+                elif lost := catalog.damage(epoch.epoch, first, end):
+                    logger.error(
+                        "log damaged: segment gone", epoch=f"{epoch.epoch:016x}", first_seq=first, records=lost
+                    )
+        catalog.restore_gone(self._remembered.values())
+        for segment in catalog.segments_from(0):
+            catalog.seal(segment)
+
+    def _was_trimmed(self, segments: list[Segment], first: int, end: int) -> bool:
+        """Whether a file is missing where these records would be: without a state to say otherwise, only trimming
+        removes files, and only accepted ones."""
+        after = next((segment.ordinal for segment in segments if segment.first_seq >= end), None)
+        return after is not None and after - 1 not in self._present
+
+    def _walk(self, file: _File, end: Ended | None, *, with_keys: bool) -> bool:
+        """Reads the whole segment; False if there is no record in it."""
+        header = file.header
+        segment: Segment | None = None
+        damaged: list[tuple[int, int]] = []
+        for found in scan_blocks(
+            functools.partial(self._disk.read, self._path(file.ordinal)),
+            start=header.size if header else 0,
+            end=min(file.size_bytes, end.end_bytes) if end else file.size_bytes,
+            seq=header.first_seq if header else 0,
+            epoch=header.epoch if header else None,
+        ):
+            head = found.head
+            if segment is None:
+                start = (header.first_seq, header.size) if header else (head.first_seq, found.offset)
+                first = Mark(*start, head.newest_ms)
+                segment = self._add(file, head.epoch, first, Ended(file.ordinal, first.offset, first.seq))
+            if head.first_seq > segment.end_seq:
+                damaged.append((segment.end_seq, head.first_seq))
+            self.catalog.extend(segment, head, found.offset)
+            if with_keys:
+                self._load_keys(found.data)
+        if segment is None:
+            if header is None or end is None or end.end_seq <= header.first_seq:
+                return False
+            first = Mark(header.first_seq, header.size, header.created_ms)
+            segment = self._add(file, header.epoch, first, end)
+            damaged.append((header.first_seq, end.end_seq))
+        elif end is not None and end.end_seq > segment.end_seq:
+            damaged.append((segment.end_seq, end.end_seq))
+            self.catalog.epochs[segment.epoch].end_seq = segment.end_seq = end.end_seq
+            segment.end_bytes = end.end_bytes
+        for first_seq, end_seq in damaged:
+            lost = self.catalog.damage(segment.epoch, first_seq, end_seq)
+            logger.error("log damaged", file=str(self._path(file.ordinal)), first_seq=first_seq, records=lost)
+        self._cut(segment)
+        return True
+
+    def _add(self, file: _File, epoch: int, first: Mark, end: Ended) -> Segment:
+        segment = Segment(file.ordinal, epoch, first, file.size_bytes)
+        segment.end_bytes, segment.end_seq = end.end_bytes, end.end_seq
+        self.catalog.begin(segment)
+        return segment
+
+    def _first_mark(self, ordinal: int, header: SegmentHeader) -> Mark:
+        head = read_around_damage(functools.partial(self._disk.read, self._path(ordinal)), header.size, HEAD_BYTES)
+        try:
+            newest_ms = read_head(head).newest_ms
+        except WireError:  # a reader will come upon it
+            newest_ms = header.created_ms
+        return Mark(header.first_seq, header.size, newest_ms)
+
+    def _load_keys(self, block: bytes) -> None:
+        # A batch that a whole block holds and this version cannot read was nevertheless written: its key is unknown,
+        # which can at worst record it twice.
+        with contextlib.suppress(WireError):
+            self.keys.add([read_key(batch) for batch in split_block(block)[1]])
+
+    def _cut(self, segment: Segment) -> None:
+        """Gives back the room behind a segment's end, and with it what was torn there."""
+        if segment.size_bytes - segment.end_bytes >= CUT_FROM_BYTES:
+            with contextlib.suppress(OSError):  # only room is at stake, and the disk's state shows elsewhere
+                self._disk.truncate(self._path(segment.ordinal), segment.end_bytes)
+                segment.size_bytes = segment.end_bytes
+
+    def _path(self, ordinal: int) -> Path:
+        return self._directory / segment_name(ordinal)

@@ -1,0 +1,163 @@
+"""One file of the log: a header, blocks one behind the other, zeros to its end.
+
+    offset  size  field of the header (little endian)
+    0       4     magic "TGS1" (the digit is the version)
+    4       4     length of the body
+    8       8     epoch
+    16      8     first seq: that of the segment's first block
+    24      8     created, Unix ms
+    32      8     ordinal of the segment that was written before this one; 0: there is none
+    40      8     where its synced blocks end, in bytes of that file
+    48      8     the seq after its last synced record
+    56      4     CRC-32 (zlib) of bytes 0 to 55 and the body
+    60      …     body: MessagePack, the batch keys that the log had: [[run, [[first counter, end], …]], …]
+    …       …     blocks (protocols/block.py), all of this epoch, numbers rising
+
+The header is written together with the first block, when both are known. It names the end of the segment before it,
+because what a failed write left behind that end was never acknowledged and must not be read; for the same reason, files
+whose ordinal lies between the two are void.
+
+A file is named by its ordinal, which only rises: `00000001.seg`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from bisect import bisect_right
+from typing import Final
+
+import msgspec
+
+from protocols.errors import ChecksumError, MalformedError, VersionError
+from sync.log.keys import KeySnapshot
+from sync.log.settings import MARKS_PER_SEGMENT
+
+MAGIC: Final = b"TGS1"
+_HEAD: Final = struct.Struct("<4sIQQQQQQ")
+_CRC: Final = struct.Struct("<I")
+HEADER_BYTES_MIN: Final = _HEAD.size + _CRC.size
+_NAME: Final = re.compile(r"(\d{8,})\.seg")
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(KeySnapshot)
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True):
+    """How far a segment is to be read."""
+
+    ordinal: int
+    end_bytes: int
+    end_seq: int
+
+
+NOTHING_BEFORE: Final = Ended(0, 0, 0)
+
+
+class SegmentHeader(msgspec.Struct, frozen=True):
+    epoch: int
+    first_seq: int
+    created_ms: int
+    previous: Ended
+    keys: KeySnapshot
+    size: int = 0
+    """Bytes of the whole header; blocks follow."""
+
+
+def segment_name(ordinal: int) -> str:
+    return f"{ordinal:08}.seg"
+
+
+def segment_ordinal(name: str) -> int | None:
+    """None for a file that is no segment."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    body = _encoder.encode(header.keys)
+    previous = header.previous
+    head = _HEAD.pack(
+        MAGIC,
+        len(body),
+        header.epoch,
+        header.first_seq,
+        header.created_ms,
+        previous.ordinal,
+        previous.end_bytes,
+        previous.end_seq,
+    )
+    return b"".join((head, _CRC.pack(zlib.crc32(body, zlib.crc32(head))), body))
+
+
+def header_size(data: bytes) -> int:
+    """Bytes of the header that starts with `data`, which holds HEADER_BYTES_MIN of them or more."""
+    if len(data) < HEADER_BYTES_MIN:
+        raise MalformedError(f"{len(data)} bytes are shorter than a segment's {HEADER_BYTES_MIN}-byte header")
+    if data[:4] != MAGIC:
+        if data[:3] == MAGIC[:3]:
+            raise VersionError(f"segment version {data[3:4]!r}; this side reads {MAGIC[3:]!r}")
+        raise MalformedError("not a segment: the magic number is missing")
+    return HEADER_BYTES_MIN + int(_HEAD.unpack_from(data)[1])
+
+
+def decode_header(data: bytes) -> SegmentHeader:
+    """`data` starts with a whole header (header_size). Raises a WireError."""
+    size = header_size(data)
+    if len(data) < size:
+        raise MalformedError(f"segment header of {size:,} bytes ends after {len(data):,}")
+    (crc,) = _CRC.unpack_from(data, _HEAD.size)
+    body = data[HEADER_BYTES_MIN:size]
+    if zlib.crc32(body, zlib.crc32(data[: _HEAD.size])) != crc:
+        raise ChecksumError("the segment header's CRC-32 does not match")
+    _, _, epoch, first_seq, created_ms, before, before_end_bytes, before_end_seq = _HEAD.unpack_from(data)
+    try:
+        keys = _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise MalformedError(f"segment header's keys: {error}") from None
+    return SegmentHeader(epoch, first_seq, created_ms, Ended(before, before_end_bytes, before_end_seq), keys, size)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A block's place in its segment."""
+
+    seq: int
+    offset: int
+    newest_ms: int
+
+
+class Segment:
+    """What is known in memory of one file: constant size, however many blocks it holds."""
+
+    __slots__ = ("_marks", "end_bytes", "end_seq", "epoch", "first_seq", "ordinal", "sealed", "size_bytes")
+
+    def __init__(self, ordinal: int, epoch: int, first: Mark, size_bytes: int) -> None:
+        self.ordinal = ordinal
+        self.epoch = epoch
+        self.first_seq = first.seq
+        self.end_seq = first.seq
+        self.end_bytes = first.offset
+        """Behind the last synced block."""
+        self.size_bytes = size_bytes
+        """Of the file."""
+        self.sealed = False
+        """True once nothing is written to it any more."""
+        self._marks = [first]
+
+    @property
+    def start_bytes(self) -> int:
+        """Where the first block stands."""
+        return self._marks[0].offset
+
+    @property
+    def ended(self) -> Ended:
+        return Ended(self.ordinal, self.end_bytes, self.end_seq)
+
+    def mark(self, mark: Mark) -> None:
+        """Remembers the place of a block behind all marks so far, unless one is near."""
+        if mark.offset - self._marks[-1].offset >= self.size_bytes // MARKS_PER_SEGMENT:
+            self._marks.append(mark)
+
+    def find(self, seq: int) -> Mark:
+        """The last known place at or before the record."""
+        return self._marks[max(0, bisect_right(self._marks, seq, key=lambda mark: mark.seq) - 1)]

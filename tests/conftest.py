@@ -1,0 +1,16 @@
+"""What holds for all tests: those in folders that start servers or processes carry the marker `servers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+SERVER_FOLDERS = ("contract", "end_to_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in SERVER_FOLDERS:
+            item.add_marker(pytest.mark.servers)

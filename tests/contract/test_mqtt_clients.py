@@ -1,0 +1,207 @@
+"""The clients that devices and people really use, against a real listener: paho-mqtt, mosquitto_pub, mosquitto_sub."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import AsyncIterator
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.listeners.mqtt import DeviceAbsentError, MqttListener
+from protocols.mqtt.errors import NotSubscribedError
+from sync.bus.contract import BusRefusedError
+from tests.edge.listeners.mqtt_world import ANSWER_S, World
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def listener(world: World) -> AsyncIterator[MqttListener]:
+    async with world.listening() as made:
+        yield made
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} is missing: apt-get install mosquitto-clients")
+    return found
+
+
+async def start(name: str, port: int, *arguments: str, password: str = "pump-secret") -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        program(name), "-h", "127.0.0.1", "-p", str(port), "-u", "pump", "-P", password, *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def finished(process: asyncio.subprocess.Process, text: bytes = b"") -> tuple[int | None, str, str]:
+    """Exit code, output and errors."""
+    async with asyncio.timeout(ANSWER_S):
+        output, errors = await process.communicate(text)
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_mosquitto_pub_ends_when_the_record_is_safe(world: World, listener: MqttListener) -> None:
+    world.bus.hold()
+    process = await start("mosquitto_pub", listener.port, "-q", "1", "-t", "up", "-m", '{"temperature":71.5}')
+    await world.bus.reached(1)
+    assert process.returncode is None
+    world.bus.release()
+    code, _, errors = await finished(process)
+    assert (code, errors) == (0, "")
+    (record,) = world.bus.records
+    assert record.payload == b'{"temperature":71.5}'
+    assert (record.origin.alias_key, record.origin.alias, record.origin.topic) == ("serial", "pump", "up")
+
+
+@pytest.mark.parametrize("qos", ["0", "1"])
+async def test_mosquitto_pub_sends_many_lines_over_one_connection(
+    world: World, listener: MqttListener, qos: str
+) -> None:
+    lines = [b'{"n":%d}' % number for number in range(500)]
+    process = await start("mosquitto_pub", listener.port, "-q", qos, "-t", "up", "-l")
+    code, _, errors = await finished(process, b"\n".join(lines) + b"\n")
+    assert (code, errors) == (0, "")
+    async with asyncio.timeout(ANSWER_S):
+        while len(world.bus.records) < len(lines):
+            await world.bus.reached(len(world.bus.batches) + 1)
+    assert [record.payload for record in world.bus.records] == lines
+
+
+async def test_mosquitto_pub_is_told_of_a_wrong_password(listener: MqttListener) -> None:
+    code, _, errors = await finished(await start("mosquitto_pub", listener.port, "-t", "up", "-m", "x", password="no"))
+    assert code != 0
+    assert "not authorised" in errors.lower()
+
+
+async def test_mosquitto_pub_with_mqtt_5_is_told_of_the_version(listener: MqttListener) -> None:
+    code, _, errors = await finished(await start("mosquitto_pub", listener.port, "-V", "5", "-t", "up", "-m", "x"))
+    assert code != 0
+    assert errors
+    assert listener.refusals.counts == {"protocol_level": 1}
+
+
+async def test_mosquitto_pub_with_qos_2_fails_with_a_reason_to_look_at(listener: MqttListener) -> None:
+    process = await start("mosquitto_pub", listener.port, "-q", "2", "-t", "up", "-m", "x")
+    code, _, _ = await finished(process)
+    assert code != 0
+    assert "QoS 2" in listener.refusals.last[0].detail
+
+
+async def test_mosquitto_sub_gets_what_is_sent_to_the_device(listener: MqttListener) -> None:
+    process = await start("mosquitto_sub", listener.port, "-q", "1", "-t", "down/#", "-v", "-C", "2")
+    await sent_to_pump(listener, "down/reboot", b"now", 1)
+    await sent_to_pump(listener, "down", b"plain", 0)
+    code, output, _ = await finished(process)
+    assert (code, output) == (0, "down/reboot now\ndown plain\n")
+
+
+async def test_mosquitto_sub_is_told_that_other_topics_are_not_its_own(listener: MqttListener) -> None:
+    _, _, errors = await finished(await start("mosquitto_sub", listener.port, "-t", "#", "-C", "1"))
+    assert "denied" in errors
+
+
+async def sent_to_pump(listener: MqttListener, topic: str, payload: bytes, qos: int) -> None:
+    """Sends as soon as the device has subscribed."""
+    async with asyncio.timeout(ANSWER_S):
+        while True:
+            try:
+                await listener.send("serial", "pump", topic, payload, qos=qos)
+            except (DeviceAbsentError, NotSubscribedError):
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
+class Paho:
+    """paho's client with its own thread; its callbacks set what the test awaits."""
+
+    def __init__(self, port: int, *, clean_session: bool = True) -> None:
+        self.connected = threading.Event()
+        self.subscribed = threading.Event()
+        self.got = threading.Event()
+        self.reason = ""
+        self.granted: list[int] = []
+        self.messages: list[tuple[str, bytes, int]] = []
+        self.client = paho.Client(
+            CallbackAPIVersion.VERSION2, "paho", clean_session=clean_session, protocol=MQTTProtocolVersion.MQTTv311
+        )
+        self.client.username_pw_set("pump", "pump-secret")
+        self.client.on_connect = self._on_connect
+        self.client.on_subscribe = self._on_subscribe
+        self.client.on_message = self._on_message
+        self._port = port
+
+    async def __aenter__(self) -> Paho:
+        await asyncio.to_thread(self.client.connect, "127.0.0.1", self._port, 5)
+        self.client.loop_start()
+        await waited(self.connected)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.client.disconnect()
+        await asyncio.to_thread(self.client.loop_stop)
+
+    def _on_connect(
+        self, client: paho.Client, userdata: object, flags: object, reason: object, properties: object
+    ) -> None:
+        self.reason = str(reason)
+        self.connected.set()
+
+    def _on_subscribe(
+        self, client: paho.Client, userdata: object, mid: int, reasons: list[ReasonCode], properties: object
+    ) -> None:
+        self.granted = [reason.value for reason in reasons]
+        self.subscribed.set()
+
+    def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
+        self.messages.append((message.topic, bytes(message.payload), message.qos))
+        self.got.set()
+
+
+async def waited(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, ANSWER_S)
+
+
+async def test_paho_publishes_and_hears_when_it_is_safe(world: World, listener: MqttListener) -> None:
+    async with Paho(listener.port) as device:
+        assert device.reason == "Success"
+        world.bus.hold()
+        published = device.client.publish("up", b'{"n":0}', qos=1)
+        await world.bus.reached(1)
+        assert not published.is_published()
+        more = [device.client.publish("up", b'{"n":%d}' % number, qos=1) for number in range(1, 1000)]
+        world.bus.release()
+        for info in (published, *more):
+            await asyncio.to_thread(info.wait_for_publish, ANSWER_S)
+    assert [record.payload for record in world.bus.records] == [b'{"n":%d}' % number for number in range(1000)]
+
+
+async def test_paho_subscribes_gets_a_message_and_acknowledges_it(listener: MqttListener) -> None:
+    async with Paho(listener.port) as device:
+        device.client.subscribe([("down/#", 1), ("others/#", 1)])
+        await waited(device.subscribed)
+        assert device.granted == [1, 0x80]
+        await asyncio.wait_for(listener.send("serial", "pump", "down/set", b'{"speed":3}'), ANSWER_S)
+        await waited(device.got)
+        assert device.messages == [("down/set", b'{"speed":3}', 1)]
+
+
+async def test_paho_sends_again_what_was_not_safe_when_it_was_cut_off(world: World, listener: MqttListener) -> None:
+    async with Paho(listener.port, clean_session=False) as device:
+        device.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        world.bus.failures.append(BusRefusedError("log-full", "2 GB of 2 GB"))
+        published = device.client.publish("up", b"once more", qos=1)
+        await asyncio.to_thread(published.wait_for_publish, ANSWER_S)
+        assert published.is_published()
+    assert [record.payload for record in world.bus.records] == [b"once more", b"once more"]
+    assert world.collector.counters.recorded == 1

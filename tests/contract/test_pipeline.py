@@ -1,0 +1,338 @@
+"""Receiver, processor, transponder and replay on a real NATS and a real PostgreSQL: whatever is repeated, killed or
+late, each message is stored once, and the accounting closes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from cloud.db import accounting, current, history, inbox, rejects
+from cloud.db.accounting import SourceAccount
+from cloud.db.database import Database
+from cloud.db.progress import INBOX_EPOCH
+from cloud.registry_feed import RegistryFeed
+from cloud.services.processor import Processor
+from cloud.services.receiver import Receiver
+from cloud.services.replay import InboxReplay
+from cloud.services.runner import ServiceRunner
+from cloud.services.transponder import Transponder
+from cloud.topics import TOPICS
+from protocols.batch import BatchKey, RecordBatch, encode_records
+from protocols.block import encode_block
+from protocols.messages import Clock, ClockState, Lane, Origin, Priority
+from sync.bus.jetstream import JetStreamBus
+from tests.contract.nats_server import NatsServer
+
+NOW = 1_770_000_000_000
+DEADLINE_S = 30.0
+
+
+pytest_plugins = ("tests.contract.postgres",)
+
+
+class Cloud:
+    """The pipeline's services, without API and links, on engines of their own."""
+
+    def __init__(self, database: Database, bus: JetStreamBus, feed: RegistryFeed) -> None:
+        self.database = database
+        self.bus = bus
+        self.feed = feed
+        self.receiver = Receiver(bus, database)
+        self.replay = InboxReplay(feed, bus, database)
+        feed.on_change(self.replay.want)
+        self.stop = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.source = 0
+
+    async def start(self) -> None:
+        async with self.database.transaction() as conn:
+            await conn.execute("INSERT INTO project (id, name) VALUES ('p', 'P')")
+            await conn.execute("INSERT INTO system (project_id, id, name) VALUES ('p', 's', 'S')")
+            await conn.execute("INSERT INTO gateway (project_id, id, name) VALUES ('p', 'g', 'G')")
+            await conn.execute("INSERT INTO source (project_id, kind, gateway_id) VALUES ('p', 'gateway', 'g')")
+            self.source = await conn.fetchval("SELECT id FROM source")
+        await self.change(
+            """INSERT INTO network (project_id, id, name, alias_key, codec, revision)
+               VALUES ('p', 'keyed', 'K', 'serial', '{"key_paths": ["boot", "seq"]}', $1),
+                      ('p', 'plain', 'N', 'serial', '{}', $1)""",
+            """INSERT INTO blueprint (project_id, id, name, revision) VALUES ('p', 'pump', 'Pump', $1)""",
+        )
+        for run in (self.feed.run, self.receiver.run, self.replay.run):
+            self.tasks.append(asyncio.create_task(run(self.stop)))
+
+    def work(self, *services: Processor | Transponder) -> list[asyncio.Task[None]]:
+        new = [
+            asyncio.create_task(ServiceRunner(service, self.bus, self.database).run(self.stop)) for service in services
+        ]
+        self.tasks += new
+        return new
+
+    async def change(self, *statements: str) -> None:
+        """A change of the registry, as the API makes them."""
+        async with self.database.transaction() as conn:
+            revision = await conn.fetchval(
+                "UPDATE project SET revision = revision + 1 WHERE id = 'p' RETURNING revision"
+            )
+            for statement in statements:
+                await conn.execute(statement, revision)
+            await conn.execute("SELECT pg_notify('registry', 'p')")
+
+    async def add_device(self, network: str, alias: str) -> None:
+        await self.change(
+            f"""WITH new AS (
+                    INSERT INTO device (project_id, system_id, blueprint_id, name, revision)
+                    VALUES ('p', 's', 'pump', '{alias}', $1) RETURNING id)
+                INSERT INTO alias (project_id, network_id, alias_key, alias, device_id, place)
+                SELECT 'p', '{network}', 'serial', '{alias}', id, 0 FROM new"""
+        )
+
+    async def device(self, alias: str) -> int:
+        async with self.database.connection() as conn:
+            found: int = await conn.fetchval("SELECT device_id FROM alias WHERE alias = $1", alias)
+            return found
+
+    async def account(self) -> SourceAccount:
+        async with self.database.connection() as conn:
+            (account,) = [a for a in await accounting.by_source(conn, "p") if a.source_id == self.source]
+            return account
+
+    async def stored(self, alias: str) -> list[dict[str, object]]:
+        number = await self.device(alias)
+        async with self.database.connection() as conn:
+            rows = await history.page(conn, "p", number, 0, 2**53, limit=100_000)
+        return [json.loads(row.data) for row in rows]
+
+    async def until(self, condition: Callable[[SourceAccount], bool]) -> SourceAccount:
+        """Waits for the accounting to say so; it must close at each moment in between."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                account = await self.account()
+                assert account.closed, account
+                if condition(account):
+                    return account
+                await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        self.stop.set()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.feed.close()
+        await self.bus.close()
+
+
+@pytest.fixture
+async def cloud(database: Database, tmp_path: Path) -> AsyncIterator[Cloud]:
+    server = NatsServer(tmp_path)
+    await server.start()
+    made = Cloud(database, await JetStreamBus.connect(server.url, TOPICS), await RegistryFeed.open(database))
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.close()
+        await server.kill()
+
+
+def block(epoch: int, first_seq: int, rows: Sequence[tuple[str, str, object]]) -> bytes:
+    """Rows of network, alias, payload, as one block."""
+    origins = list(dict.fromkeys(Origin(network, "serial", alias, "up", "", "mqtt") for network, alias, _ in rows))
+    batch = RecordBatch(
+        BatchKey(epoch, first_seq),
+        Clock(1, 1, ClockState.SYNCHRONIZED),
+        NOW,
+        origins,
+        [origins.index(Origin(network, "serial", alias, "up", "", "mqtt")) for network, alias, _ in rows],
+        list(range(len(rows))),
+        [payload if isinstance(payload, bytes) else json.dumps(payload).encode() for _, _, payload in rows],
+    )
+    return encode_block(
+        [encode_records(batch)],
+        epoch=epoch,
+        first_seq=first_seq,
+        records=len(rows),
+        newest_ms=NOW,
+        priority=Priority.TELEMETRY,
+    )
+
+
+def send(cloud: Cloud, *blocks: bytes, lane: Lane = Lane.LIVE) -> Awaitable[None]:
+    return cloud.receiver.accept(cloud.source, lane, blocks)
+
+
+async def test_a_message_is_in_current_and_history(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Transponder())
+    await cloud.add_device("plain", "a")
+    await send(cloud, block(7, 0, [("plain", "a", {"t": 1.50, "time": NOW - 10})]))
+    account = await cloud.until(lambda a: a.stored == 1)
+    assert account.accepted == 1
+    assert await cloud.stored("a") == [{"t": 1.5}]
+    async with cloud.database.connection() as conn:
+        (value,) = await current.of_device(conn, "p", await cloud.device("a"))
+    assert (value.attribute, value.value, value.event_time, value.received_time) == ("t", b"1.5", NOW - 10, NOW)
+
+
+async def test_late_data_enters_history_and_never_replaces_a_newer_current_value(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Transponder())
+    await cloud.add_device("plain", "a")
+    times = [NOW - 5, NOW - 1, NOW - 9, 0, 4_070_908_800_000, NOW - 3]
+    for seq, when in enumerate(times):
+        await send(cloud, block(7, seq, [("plain", "a", {"t": seq, f"only{seq}": True, "time": when})]))
+    await cloud.until(lambda a: a.stored == len(times))
+    async with cloud.database.connection() as conn:
+        held = {row.attribute: row for row in await current.of_device(conn, "p", await cloud.device("a"))}
+    assert held["t"].value == b"4", "1970 and 2099 count as received now, and the later of equals wins by its id"
+    assert all(held[f"only{seq}"].value == b"true" for seq in range(len(times)))
+    assert [row["t"] for row in await cloud.stored("a")] == [2, 0, 5, 1, 3, 4]
+
+
+async def test_what_is_sent_again_is_stored_once(cloud: Cloud) -> None:
+    """The same ranges again and again, cut differently, from two connections, around a full restart of the receiver."""
+    cloud.work(Processor(cloud.feed), Transponder())
+    await cloud.add_device("plain", "a")
+    rows: list[tuple[str, str, object]] = [("plain", "a", {"n": n}) for n in range(60)]
+    for size in (60, 7, 20):
+        cloud.receiver._known.clear()  # as after a restart
+        await asyncio.gather(*(send(cloud, block(7, at, rows[at : at + size])) for at in range(0, 60, size)))
+    account = await cloud.until(lambda a: a.stored == 60 and not a.in_pipeline and not a.records_in_pipeline)
+    assert (account.accepted, account.decoded, account.repeated) == (60, 60, 0)
+    assert sorted(int(str(row["n"])) for row in await cloud.stored("a")) == list(range(60))
+
+
+async def test_a_devices_own_resend_is_repeated_with_a_key_and_stored_without(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Transponder())
+    await cloud.add_device("keyed", "k")
+    await cloud.add_device("plain", "n")
+    for seq in range(3):
+        message = {"boot": 1, "seq": 5, "v": seq}
+        await send(cloud, block(7, 2 * seq, [("keyed", "k", message), ("plain", "n", message)]))
+    account = await cloud.until(lambda a: a.stored + a.repeated == 6)
+    assert (account.stored, account.repeated) == (4, 2)
+    assert await cloud.stored("k") == [{"boot": 1, "seq": 5, "v": 0}]
+    assert len(await cloud.stored("n")) == 3
+
+
+async def test_unknown_devices_wait_in_the_inbox_and_are_stored_once_they_exist(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Transponder())
+    rows: list[tuple[str, str, object]] = [("plain", name, {"n": n}) for n in range(20) for name in ("later", "never")]
+    await send(cloud, block(7, 0, rows))
+    await cloud.until(lambda a: a.unresolved == 40)
+    async with cloud.database.connection() as conn:
+        waiting = await inbox.page(conn, "p", limit=100)
+        assert {json.loads(row.payload)["n"] for row in waiting} == set(range(20))
+        assert {(g.alias, g.messages) for g in await inbox.groups(conn, "p")} == {("later", 20), ("never", 20)}
+    await cloud.add_device("plain", "later")
+    account = await cloud.until(lambda a: a.stored == 20)
+    assert account.unresolved == 20
+    assert sorted(int(str(row["n"])) for row in await cloud.stored("later")) == list(range(20))
+
+
+async def test_creation_and_arrival_cannot_miss_each_other(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Processor(cloud.feed), Transponder())
+    names = [f"d{n}" for n in range(30)]
+
+    async def create() -> None:
+        for name in names:
+            await cloud.add_device("plain", name)
+
+    async def arrive() -> None:
+        for seq in range(10):
+            await send(cloud, block(7, seq * 30, [("plain", name, {"n": seq}) for name in names]))
+
+    await asyncio.gather(create(), arrive())
+    account = await cloud.until(lambda a: a.stored == 300)
+    assert (account.unresolved, account.repeated) == (0, 0)
+
+
+async def test_what_does_not_decode_is_kept_with_its_reason(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Transponder())
+    await cloud.add_device("plain", "a")
+    await send(cloud, block(7, 0, [("plain", "a", {"n": 1}), ("plain", "a", b"\xff?"), ("nowhere", "a", {"n": 2})]))
+    account = await cloud.until(lambda a: a.stored == 1 and a.rejected_records == 2)
+    assert account.decoded_records == 1
+    async with cloud.database.connection() as conn:
+        found = {(row.payload, row.record_seq, row.code) for row in await rejects.page(conn, "p", limit=10)}
+    assert found == {(b"\xff?", 1, "undecodable"), (b'{"n": 2}', 2, "undecodable")}
+
+
+async def test_workers_that_are_cut_off_at_any_moment_double_and_lose_nothing(cloud: Cloud) -> None:
+    """Cancelling a task wherever it stands does what a kill does: the transaction is gone, the batch comes again."""
+    random_cuts = random.Random(4)
+    await cloud.add_device("keyed", "k")
+    await cloud.add_device("plain", "n")
+    sent = 0
+    total = 40
+
+    async def feed_in() -> None:
+        nonlocal sent
+        for number in range(total):
+            rows: list[tuple[str, str, object]] = []
+            for n in range(5):
+                message = {"boot": 1, "seq": number * 5 + n}
+                rows += [("keyed", "k", message), ("plain", "n", message), ("plain", "unknown", message)]
+            await send(cloud, block(7, number * 15, rows))
+            sent += 15
+            await asyncio.sleep(0.02)
+
+    feeding = asyncio.create_task(feed_in())
+    while not feeding.done():
+        workers = cloud.work(Processor(cloud.feed), Transponder())
+        await asyncio.sleep(random_cuts.uniform(0.01, 0.15))
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    await feeding
+    cloud.work(Processor(cloud.feed), Transponder())
+    account = await cloud.until(lambda a: a.stored == 10 * total and a.unresolved == 5 * total)
+    assert (account.accepted, account.decoded, account.repeated, account.dead) == (15 * total, 15 * total, 0, 0)
+    for alias in ("k", "n"):
+        assert sorted(int(str(row["seq"])) for row in await cloud.stored(alias)) == list(range(5 * total))
+
+
+async def test_a_batch_that_fails_for_good_is_buried_and_its_neighbours_go_on(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed), Transponder())
+    await cloud.add_device("plain", "a")
+    good = block(7, 0, [("plain", "a", {"n": 1})])
+    broken = bytearray(block(7, 1, [("plain", "a", {"n": 2})] * 3))
+    broken[-1] ^= 1
+    await asyncio.gather(send(cloud, good), send(cloud, bytes(broken)), send(cloud, block(7, 4, [("plain", "a", {})])))
+    account = await cloud.until(lambda a: a.stored == 2 and a.dead_records == 3)
+    assert account.accepted == 5
+    async with cloud.database.connection() as conn:
+        kept = await conn.fetchrow("SELECT hop, detail, data FROM dead_letter")
+    assert kept is not None
+    assert (kept["hop"], kept["data"]) == ("processor", bytes(broken))
+    assert "CRC-32" in kept["detail"]
+
+
+async def test_replayed_messages_count_once_when_the_replay_is_cut_off(cloud: Cloud) -> None:
+    cloud.work(Processor(cloud.feed))
+    await send(cloud, block(7, 0, [("plain", "late", {"n": n}) for n in range(10)]))
+    await cloud.until(lambda a: a.unresolved == 10)
+    cloud.tasks[2].cancel()  # the replay's own loop: here its steps are taken one by one
+    await cloud.add_device("plain", "late")
+    await cloud.database.run(lambda conn: inbox.number_for_replay(conn, 100))
+
+    class CutOffError(Exception):
+        pass
+
+    async def send_and_die(conn: asyncpg.Connection[asyncpg.Record]) -> None:
+        await cloud.replay._send(conn)  # published, not committed
+        raise CutOffError
+
+    with pytest.raises(CutOffError):
+        await cloud.database.run(send_and_die)
+    assert (await cloud.account()).unresolved == 10
+    await cloud.replay.sweep()
+    cloud.work(Transponder())
+    account = await cloud.until(lambda a: a.stored == 10)
+    assert (account.unresolved, account.repeated, account.decoded) == (0, 0, 10)
+    async with cloud.database.connection() as conn:
+        done = await conn.fetchval(
+            "SELECT done::text FROM hop_progress WHERE hop = 'transponder' AND epoch = $1", INBOX_EPOCH
+        )
+    assert done == "{[0,10)}"

@@ -1,0 +1,132 @@
+"""A real MqttListener on a free port over a bus in memory, and a client that sees every byte."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar
+
+from edge.credentials import Credentials
+from edge.listeners.collector import Collector
+from edge.listeners.mqtt import MqttListener
+from protocols.mqtt.packets import Connect, encode_connect, remaining_length
+from sync.registry import Alias, Device, Network, Registry, RegistryChange
+from tests.edge.listeners.memory_bus import MemoryBus, SetClock
+
+ANSWER_S = 10.0
+"""For what comes within milliseconds: long enough for a busy machine, short enough to see a test that hangs."""
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class World:
+    """Network `quay` with the credential `network`, and the device `pump` with its own, `pump-secret`."""
+
+    def __init__(self, *, registry: Registry | None = None) -> None:
+        self.bus = MemoryBus()
+        self.clock = SetClock()
+        self.registry = Registry("demo") if registry is None else registry
+        if registry is None:
+            pump = Device(1, "site", "pump", (Alias("quay", "serial", "pump"),), None, (digest("pump-secret"),))
+            network = Network("quay", secret_sha256=(digest("network"),))
+            self.registry.apply(RegistryChange("demo", 0, 1, networks=(network,), devices=(pump,)))
+        self.collector = Collector(self.bus, self.clock, run=5)
+
+    def listener(self, port: int = 0, **options: Any) -> MqttListener:
+        credentials = Credentials(self.registry, "quay")
+        return MqttListener("mqtt", "quay", "127.0.0.1", port, credentials, self.collector, **options)
+
+    @contextlib.asynccontextmanager
+    async def listening(self, **options: Any) -> AsyncIterator[MqttListener]:
+        listener = self.listener(**options)
+        task = asyncio.create_task(self.collector.run())
+        await listener.start()
+        try:
+            yield listener
+        finally:
+            await Client.close_all()
+            self.bus.release()
+            await listener.close()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop run until the condition holds: for what no event tells, such as a count of the listener."""
+    async with asyncio.timeout(ANSWER_S):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+class Client:
+    """Sends and receives bytes; `next` gives whole packets."""
+
+    opened: ClassVar[list[Client]] = []
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, port: int, *, context: ssl.SSLContext | None = None) -> Client:
+        name = None if context is None else "localhost"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+        client = cls(reader, writer)
+        cls.opened.append(client)
+        return client
+
+    @classmethod
+    async def logged_in(
+        cls,
+        port: int,
+        user_name: str = "pump",
+        password: str = "pump-secret",
+        *,
+        client_id: str = "c",
+        keep_alive_s: int = 0,
+        context: ssl.SSLContext | None = None,
+    ) -> Client:
+        client = await cls.open(port, context=context)
+        connect = Connect(client_id, True, keep_alive_s, user_name, password.encode())
+        assert await client.asks(encode_connect(connect)) == b"\x20\x02\x00\x00"
+        return client
+
+    async def asks(self, data: bytes) -> bytes:
+        """Sends, and gives the packet that is answered."""
+        self.writer.write(data)
+        return await self.next()
+
+    async def next(self) -> bytes:
+        async with asyncio.timeout(ANSWER_S):
+            packet = await self.reader.readexactly(2)
+            while (found := remaining_length(packet, 1)) is None:
+                packet += await self.reader.readexactly(1)
+            length, start = found
+            return packet + await self.reader.readexactly(length - (len(packet) - start))
+
+    async def ended(self) -> bytes:
+        """What comes before the server closes."""
+        rest = b""
+        async with asyncio.timeout(ANSWER_S):
+            with contextlib.suppress(ConnectionResetError):
+                while data := await self.reader.read(65536):
+                    rest += data
+        await self.close()
+        return rest
+
+    async def close(self) -> None:
+        self.writer.transport.abort()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self.writer.wait_closed()
+
+    @classmethod
+    async def close_all(cls) -> None:
+        for client in cls.opened:
+            await client.close()
+        cls.opened.clear()

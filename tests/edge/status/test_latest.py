@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from edge.status.latest import ATTRIBUTES_MAX, DEVICES_MAX, ROWS_MAX, VALUE_BYTES_MAX, DeviceValues, LatestValues
+from tests.edge.status.messages import NOW_MS, resolved
+
+
+def values(device: DeviceValues) -> dict[str, object]:
+    return {name: msgspec.json.decode(bytes(value.value)) for name, value in device.values.items()}
+
+
+@pytest.fixture
+def latest() -> LatestValues:
+    return LatestValues()
+
+
+def test_each_attribute_has_its_own_latest(latest: LatestValues) -> None:
+    latest.add(resolved(("pump", b'{"temperature":1,"pressure":2}'), ("pump", b'{"temperature":3}')))
+    (device,) = latest.devices()
+    assert values(device) == {"temperature": 3, "pressure": 2}
+    assert (device.alias, device.device_id, device.blueprint, device.messages) == ("pump", 1, "pump", 2)
+    assert device.received_time == NOW_MS + 1
+
+
+def test_late_data_never_replaces_a_newer_value(latest: LatestValues) -> None:
+    latest.add(resolved(("pump", b'{"temperature":1,"time":%d}' % NOW_MS)))
+    latest.add(resolved(("pump", b'{"temperature":2,"time":%d}' % (NOW_MS - 60_000)), at_ms=NOW_MS + 10, first_seq=1))
+    (device,) = latest.devices()
+    assert values(device)["temperature"] == 1
+    assert device.messages == 2
+
+
+def test_unknown_devices_are_shown_as_such(latest: LatestValues) -> None:
+    latest.add(resolved(("stranger", b'{"n":1}')))
+    assert [(device.alias, device.device_id) for device in latest.devices()] == [("stranger", 0)]
+
+
+def test_those_that_spoke_last_come_first(latest: LatestValues) -> None:
+    for number, alias in enumerate(("a", "b", "a")):
+        latest.add(resolved((alias, b'{"n":1}'), first_seq=number))
+    assert [device.alias for device in latest.devices()] == ["a", "b"]
+
+
+def test_everything_has_a_bound(latest: LatestValues) -> None:
+    for number in range(DEVICES_MAX + 3):
+        latest.add(resolved((f"d{number}", b'{"n":1}'), first_seq=number))
+    assert len(latest.devices()) == DEVICES_MAX
+    assert latest.forgotten == 3
+    many = msgspec.json.encode({f"a{number}": number for number in range(ATTRIBUTES_MAX + 1)})
+    latest.add(resolved(("wide", many), ("long", msgspec.json.encode({"text": "å" * VALUE_BYTES_MAX}))))
+    long, wide = latest.devices()[:2]
+    assert len(wide.values) == ATTRIBUTES_MAX
+    assert wide.is_cut
+    assert len(bytes(long.values["text"].value)) <= VALUE_BYTES_MAX + 16
+    assert str(values(long)["text"]).endswith("…")
+
+
+def test_of_a_catch_up_the_newest_are_looked_at(latest: LatestValues) -> None:
+    latest.add(resolved(*(("pump", b'{"n":%d}' % number) for number in range(10 * ROWS_MAX))))
+    (device,) = latest.devices()
+    assert values(device) == {"n": 10 * ROWS_MAX - 1}
+    assert device.messages == 10 * ROWS_MAX

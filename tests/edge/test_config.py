@@ -1,0 +1,46 @@
+"""The gateway's configuration: what does not fit together is said before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.config import ENV_PREFIX, EdgeConfig
+from tests.edge.site import Site
+from tidegate.config import ConfigError, load
+
+
+def loaded(tmp_path: Path, text: str) -> EdgeConfig:
+    file = tmp_path / "edge.toml"
+    file.write_text(text)
+    return load(EdgeConfig, file=file, env_prefix=ENV_PREFIX, environ={})
+
+
+def test_a_file_is_what_is_in_force(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert load(EdgeConfig, file=site.write_config(), env_prefix=ENV_PREFIX, environ={}) == site.config
+
+
+def test_everything_has_a_default(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "").mqtt == ()
+
+
+LISTENER = '[[mqtt]]\nname = "a"\nnetwork = "n"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[log]\nmax_bytes = 30000000", "edge.toml, line 1: log: max_bytes 30000000 is below the minimum 67633152"),
+        ("[log]\nmax_bytes = 3", "edge.toml, line 2: log.max_bytes: 3 is below the minimum 17301504"),
+        ('[link]\nurl = "https://cloud"', "edge.toml, line 1: link: url must begin with ws:// or wss://"),
+        (LISTENER + 'tls_key = "k"', "edge.toml, line 1: mqtt[0]: tls_cert and tls_key go together"),
+        (LISTENER + LISTENER, "edge.toml: two listeners are named 'a'"),
+        (LISTENER + "port = 70000", "edge.toml, line 4: mqtt[0].port: 70000 is above the maximum 65535"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, text)
+    assert message in error.value.message

@@ -1,0 +1,241 @@
+"""A cloud and a gateway as processes, set up and asked through their commands and public APIs, as a user would; killed
+and started again as a site would do it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.contract.nats_server import free_port
+
+COMMANDS = Path(sys.executable).parent
+READY_S = 60.0
+STOP_S = 60.0
+POLL_S = 0.1
+
+
+class Process:
+    """A program that is started as often as it is killed; its output is kept in one file."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._command = [str(part) for part in command]
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return None if self._process is None else self._process.returncode
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def stop(self) -> int:
+        """In order; its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self._process.wait(), STOP_S)
+
+    def rss_bytes(self) -> int:
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+
+class Site:
+    """One cloud, one gateway `quay-1` with an MQTT listener for each of the networks `keyed` and `plain`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.http_port, self.status_port = free_port(), free_port()
+        self.mqtt_ports = {"keyed": free_port(), "plain": free_port()}
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.status_url = f"http://127.0.0.1:{self.status_port}"
+        self.cloud_toml, self.edge_toml = folder / "cloud.toml", folder / "edge.toml"
+        self.cloud_toml.write_text(
+            f'data_dir = "{folder / "cloud"}"\n'
+            f"[http]\nport = {self.http_port}\n[database]\nport = {free_port()}\n[nats]\nport = {free_port()}\n"
+        )
+        listeners = "".join(
+            f'[[mqtt]]\nname = "{network}"\nnetwork = "{network}"\nhost = "127.0.0.1"\nport = {port}\n'
+            for network, port in self.mqtt_ports.items()
+        )
+        self.edge_toml.write_text(
+            f'data_dir = "{folder / "gateway"}"\n[status]\nport = {self.status_port}\n{listeners}'
+        )
+        self.cloud = Process(
+            "cloud", [COMMANDS / "tidegate-cloud", "run", "--config", self.cloud_toml], folder / "cloud.log"
+        )
+        self.gateway = Process(
+            "gateway", [COMMANDS / "tidegate-edge", "run", "--config", self.edge_toml], folder / "gateway.log"
+        )
+        self.password = ""
+        self.secrets: dict[str, str] = {}
+        """Network to its own credential."""
+        self._client = httpx.AsyncClient(timeout=30.0, trust_env=False)
+
+    async def __aenter__(self) -> Site:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for process in (self.gateway, self.cloud):
+            await process.stop()
+        await self._client.aclose()
+
+    async def set_up(self) -> None:
+        """Cloud, project, networks, an enrolled gateway; all running."""
+        await self.start_cloud()
+        await self.sign_in()
+        await self.post("projects", {"id": "p", "name": "P"})
+        await self.post("systems", {"id": "site", "name": "Site"})
+        await self.post("blueprints", {"id": "pump", "name": "Pump"})
+        await self.post("networks", {"id": "keyed", "name": "Keyed", "codec": {"key_paths": ["boot", "seq"]}})
+        await self.post("networks", {"id": "plain", "name": "Plain"})
+        for network in self.mqtt_ports:
+            self.secrets[network] = (await self.post(f"networks/{network}/credentials", {}))["password"]
+        gateway = await self.post("gateways", {"id": "quay-1", "name": "Quay 1"})
+        await self.command(
+            "tidegate-edge", "enroll", self.url, "--token", gateway["enrolment"]["token"], "--config", self.edge_toml
+        )
+        await self.start_gateway()
+        await self.until(self.gateway_has_devices)
+
+    async def add_devices(self, network: str, count: int) -> list[dict[str, Any]]:
+        """As a fleet's roster wants them."""
+        roster = []
+        for number in range(count):
+            name = f"{network}-{number:03}"
+            body = {
+                "system_id": "site",
+                "blueprint_id": "pump",
+                "name": name,
+                "aliases": [{"network_id": network, "alias_key": "serial", "alias": name}],
+                "credential": True,
+            }
+            made = await self.post("devices", body)
+            roster.append(
+                {
+                    "name": name,
+                    "password": made["credential"]["password"],
+                    "network": network,
+                    "keyed": network == "keyed",
+                    "port": self.mqtt_ports[network],
+                }
+            )
+        return roster
+
+    async def start_cloud(self) -> None:
+        await self.cloud.start()
+        await self.until(self.cloud_is_ready)
+
+    async def start_gateway(self) -> None:
+        await self.gateway.start()
+        await self.until(self.gateway_is_ready)
+
+    async def cloud_is_ready(self) -> bool:
+        assert self.cloud.returncode is None, self.cloud.log.read_text()[-3000:]
+        return await self._answers(f"{self.url}/readyz")
+
+    async def gateway_is_ready(self) -> bool:
+        assert self.gateway.returncode is None, self.gateway.log.read_text()[-3000:]
+        return await self._answers(f"{self.status_url}/readyz")
+
+    async def gateway_has_devices(self) -> bool:
+        return bool((await self.gateway_status())["link"]["state"] == "up")
+
+    async def _answers(self, url: str) -> bool:
+        try:
+            return (await self._client.get(url)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    async def until(self, condition: Callable[[], Any], within_s: float = READY_S) -> None:
+        async with asyncio.timeout(within_s):
+            while not await condition():
+                await asyncio.sleep(POLL_S)
+
+    async def sign_in(self) -> None:
+        reset = await self.command("tidegate-cloud", "user", "reset", "admin", "--config", self.cloud_toml, "--json")
+        self.password = json.loads(reset)["password"]
+        answer = await self._client.post(
+            f"{self.url}/api/v1/session", json={"user": "admin", "password": self.password}
+        )
+        self._client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['token']}"
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        answer = await self._client.post(f"{self.url}/api/v1/{path}", json=body)
+        assert answer.is_success, f"{path}: {answer.text}"
+        return answer.json()
+
+    async def get(self, path: str) -> Any:
+        answer = await self._client.get(f"{self.url}/api/v1/{path}")
+        assert answer.is_success, f"{path}: {answer.text}"
+        return answer.json()
+
+    async def gateway_status(self) -> dict[str, Any]:
+        found: dict[str, Any] = (await self._client.get(f"{self.status_url}/accounting")).raise_for_status().json()
+        return found
+
+    async def command(self, name: str, *arguments: str | Path) -> str:
+        """Runs one of the three commands to its end; its output."""
+        code, output = await self.try_command(name, *arguments)
+        assert code == 0, output
+        return output
+
+    async def try_command(self, name: str, *arguments: str | Path) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            COMMANDS / name,
+            *map(str, arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TIDEGATE_PASSWORD": self.password},
+        )
+        try:
+            output, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        return process.returncode, output.decode() or errors.decode()
+
+    async def fleet(self, roster: Sequence[dict[str, Any]], *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Runs a fleet to its end: exit code and summary."""
+        path = self.folder / "roster.json"
+        path.write_text(json.dumps(roster))
+        code, output = await self.try_command(
+            "tidegate-sim", "fleet", "--devices", path, "--ledger", self.folder / "ledger", "--json", *arguments
+        )
+        return code, json.loads(output)
+
+    async def verify(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """The ledger against the API: exit code and proof."""
+        code, output = await self.try_command(
+            "tidegate-sim", "verify", "--ledger", self.folder / "ledger", "--api", self.url, "--project", "p",
+            "--gateway", self.status_url, "--json", *arguments,
+        )  # fmt: skip
+        return code, json.loads(output)

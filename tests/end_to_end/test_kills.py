@@ -1,0 +1,81 @@
+"""Everything is killed, again and again, while devices send: what was acknowledged is stored, once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.end_to_end.site import Site
+
+MESSAGES = 30_000
+DEVICES = 25
+"""On each network."""
+KILLS = 10
+CLOUD_GONE_S = 60.0
+SEED = 20261123
+
+
+@pytest.mark.timeout(600)
+async def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    async with Site(tmp_path) as site:
+        await site.set_up()
+        roster = await site.add_devices("keyed", DEVICES) + await site.add_devices("plain", DEVICES)
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(
+                site.fleet(roster, "--messages", str(MESSAGES), "--rate", "200", "--drain", "240s", "--buffer", "2000")
+            )
+            group.create_task(_kill_gateway(site, chance))
+            group.create_task(_kill_cloud(site, chance))
+        code, fleet = sending.result()
+        assert code == 0, fleet
+        proof_code, proof = await site.verify("--wait", "240s")
+        assert proof_code == 0, proof
+        assert proof["holds"]
+        assert fleet["fleet"]["acknowledged"] == MESSAGES
+        accounting = await site.get("accounting")
+        assert accounting["closed"]
+        status = await site.gateway_status()
+        assert status["closed"]
+        assert status["totals"]["pending"] == 0
+        assert accounting["total"]["accepted"] == status["totals"]["accepted"]
+
+
+async def _kill_gateway(site: Site, chance: random.Random) -> None:
+    for _ in range(KILLS):
+        await asyncio.sleep(chance.uniform(1.0, 8.0))
+        await site.gateway.kill()
+        await site.start_gateway()
+
+
+async def _kill_cloud(site: Site, chance: random.Random) -> None:
+    """Ten times the platform; each engine once; and once all of it is gone for a minute."""
+    for number in range(KILLS):
+        await asyncio.sleep(chance.uniform(1.0, 6.0))
+        if number == 3:
+            _kill_engine(site, "postgres")
+        if number == 5:
+            _kill_engine(site, "nats-server")
+        await asyncio.sleep(chance.uniform(0.0, 0.5))
+        await site.cloud.kill()
+        if number == 7:
+            await asyncio.sleep(CLOUD_GONE_S)
+        await site.start_cloud()
+
+
+def _kill_engine(site: Site, program: str) -> None:
+    """The server itself; PostgreSQL's workers end when they see that it is gone."""
+    ours = {entry.stat().st_ino for entry in (site.folder / "cloud").rglob("*") if entry.is_dir()}
+    found = [
+        process.pid
+        for process in psutil.process_iter(["name", "ppid"])
+        if process.info["name"] == program and Path(f"/proc/{process.pid}/cwd").stat().st_ino in ours
+    ]
+    (server,) = [pid for pid in found if psutil.Process(pid).ppid() not in found]
+    os.kill(server, signal.SIGKILL)

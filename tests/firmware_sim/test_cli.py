@@ -1,0 +1,151 @@
+"""The command line: what people may write, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from firmware_sim.cli import app
+from firmware_sim.cli.fleet import choose_devices, each_rate
+from firmware_sim.cli.options import assignment, duration_s
+from firmware_sim.cli.send import choose_password
+from firmware_sim.devices.roster import RosterDevice, read_roster
+from firmware_sim.run_folder import DemoState, read_state, running_state, write_state
+from tidegate.console import UserError
+
+UNLISTED = RosterDevice("", password="net", network="old", profile="tank")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60s", 60.0), ("90", 90.0), ("1.5m", 90.0), ("2h", 7200.0), ("250ms", 0.25)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0s", "-5s", "5 s", "5d", "1e3"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UserError, match="is not a duration"):
+        duration_s(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("temperature=71.5", ("temperature", 71.5)),
+        ("running=true", ("running", True)),
+        ("note=", ("note", "")),
+        ("note=a=b", ("note", "a=b")),
+        ('position={"lat":53.5,"lon":10}', ("position", {"lat": 53.5, "lon": 10})),
+        ("valve=open", ("valve", "open")),
+    ],
+)
+def test_values(text: str, value: tuple[str, object]) -> None:
+    assert assignment(text) == value
+
+
+@pytest.mark.parametrize("text", ["71.5", "=5"])
+def test_what_is_no_value(text: str) -> None:
+    with pytest.raises(UserError, match="is not name=value"):
+        assignment(text)
+
+
+def test_a_roster_is_read_from_csv_and_json(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    wanted = [
+        RosterDevice("p-1", password="a", network="n", keyed=False, port=1885),
+        RosterDevice("p-2", password="b", network="n", profile="tank"),
+    ]
+    as_csv, as_json = tmp_path / "devices.csv", tmp_path / "devices.json"
+    as_csv.write_text("name,password,network,keyed,port,profile\np-1,a,n,false,1885,\np-2,b,n,,,tank\n")
+    as_json.write_bytes(msgspec.json.encode(wanted))
+    assert read_roster(as_csv) == read_roster(as_json) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", "[]", "names no device"),
+        ("a.json", '[{"user": "x"}]', "name"),
+        ("a.json", '[{"name": "a"}, {"name": "a"}]', "named twice"),
+        ("a.json", '[{"name": "a", "profile": "rocket"}]', "no profile 'rocket'"),
+        ("a.csv", "name,port\na,many\n", "port"),
+        ("a.csv", "", "names no device"),
+    ],
+)
+def test_a_roster_that_is_wrong_is_refused(tmp_path, name: str, content: str, said: str) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        read_roster(tmp_path / name)
+
+
+def test_a_fleet_takes_the_list_then_unknown_devices_by_the_networks_credential() -> None:
+    listed = [RosterDevice("p-1"), RosterDevice("p-2")]
+    assert choose_devices(listed, None, UNLISTED) == listed
+    assert choose_devices(listed, 1, UNLISTED) == listed[:1]
+    more = choose_devices(listed, 4, UNLISTED)
+    assert [device.name for device in more] == ["p-1", "p-2", "sim-0001", "sim-0002"]
+    assert (more[3].password, more[3].network, more[3].profile) == ("net", "old", "tank")
+
+
+def test_without_a_credential_there_are_no_more_devices_than_listed() -> None:
+    with pytest.raises(UserError, match="3 devices are wanted, 1 are listed"):
+        choose_devices([RosterDevice("p-1")], 3, RosterDevice(""))
+    with pytest.raises(UserError, match="no devices are known"):
+        choose_devices([], None, RosterDevice(""))
+
+
+def test_rates() -> None:
+    assert each_rate(100.0, None, 50) == 2.0
+    assert each_rate(None, 3.0, 50) == 3.0
+    assert each_rate(None, None, 50) == 1.0
+    with pytest.raises(UserError, match="exclude each other"):
+        each_rate(1.0, 1.0, 50)
+
+
+def test_send_takes_the_demos_credentials() -> None:
+    demo = DemoState(
+        network_password="net", devices=[RosterDevice("p-1", password="a")], bench=RosterDevice("b", password="c")
+    )
+    assert choose_password(demo, "b", network_credential=False) == "c"
+    assert choose_password(demo, "p-1", network_credential=False) == "a"
+    assert choose_password(demo, "nobody", network_credential=True) == "net"
+    with pytest.raises(UserError, match="no device 'nobody'") as caught:
+        choose_password(demo, "nobody", network_credential=False)
+    assert "b, p-1" in caught.value.remedy
+
+
+def test_the_demos_state_is_kept_and_only_its_owner_may_read_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    state = DemoState(password="gull", pids={"demo": 1}, bench=RosterDevice("bench-01"))
+    write_state(tmp_path, state)
+    assert read_state(tmp_path) == state
+    assert running_state(tmp_path).password == "gull"
+    assert (tmp_path / "demo.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_demo_it_is_said_how_to_start_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    assert read_state(tmp_path) is None
+    with pytest.raises(UserError, match="no demo runs") as caught:
+        running_state(tmp_path)
+    assert "make run" in caught.value.remedy
+    (tmp_path / "demo.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize("command", ["fleet", "send", "unplug", "verify"])
+def test_each_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_the_version_is_the_distributions() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("tidegate-sim 0.")
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert CliRunner().invoke(app, ["fleet", "--qos", "2"]).exit_code == 2
+    assert CliRunner().invoke(app, ["send", "bench-01"]).exit_code == 2

@@ -1,0 +1,169 @@
+"""The demo's own parts: what it prints, what it writes, how it treats its processes. The whole is tested end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from firmware_sim.cloud_api import GatewayAccounting, GatewayLink, GatewayLog, GatewayRegistry, GatewayTotals
+from firmware_sim.demo.app import take_lock, toml
+from firmware_sim.demo.furnish import names
+from firmware_sim.demo.ports import free_port
+from firmware_sim.demo.process import DemoProcess, StartError, end_stale
+from firmware_sim.demo.screen import kinds, live_line, size, welcome_lines
+from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.run_folder import DemoState
+from tidegate.console import UserError
+
+STATE = DemoState(
+    api="http://127.0.0.1:8080",
+    password="gull-harbour-41",
+    status="http://127.0.0.1:8081",
+    mqtt_port=1884,
+    bench=RosterDevice("bench-01", password="k3v9", network="demo"),
+    devices=[RosterDevice(name, profile=profile) for name, profile in names(20)],
+)
+TOTALS = GatewayTotals(logged=12480, accepted=12460, pending=20, evicted=0, damaged=0)
+
+
+def test_the_welcome_is_what_the_readme_shows() -> None:
+    lines = list(welcome_lines(STATE, Path.cwd() / ".run", has_mosquitto=True))
+    assert lines == [
+        "",
+        "Tidegate is running. Ctrl-C stops it; data stays in .run/ (make reset deletes it).",
+        "",
+        "  API           http://127.0.0.1:8080/docs    admin / gull-harbour-41",
+        "  Gateway       http://127.0.0.1:8081         status and live tail",
+        "",
+        "In another terminal, here:",
+        "  send          .venv/bin/tidegate-sim send bench-01 temperature=71.5",
+        "  or your own   mosquitto_pub -p 1884 -u bench-01 -P k3v9 -q 1 -t up -m '{\"temperature\":71.5}'",
+        "  current       curl -sH @.run/auth 127.0.0.1:8080/api/v1/devices/demo:serial:bench-01/current",
+        "  history       curl -sH @.run/auth '127.0.0.1:8080/api/v1/devices/demo:serial:bench-01/history?last=10m'",
+        "  pull the plug .venv/bin/tidegate-sim unplug 60s",
+        "  prove it      .venv/bin/tidegate-sim verify",
+        "",
+    ]
+
+
+def test_without_mosquitto_the_line_says_how_to_get_it() -> None:
+    (line,) = [line for line in welcome_lines(STATE, Path("/x"), has_mosquitto=False) if "mosquitto_pub" in line]
+    assert "apt install mosquitto-clients" in line
+
+
+def test_printed_commands_survive_the_shell() -> None:
+    (line,) = [line for line in welcome_lines(STATE, Path("/x"), has_mosquitto=True) if "mosquitto_pub" in line]
+    assert shlex.split(line)[-1] == '{"temperature":71.5}'
+
+
+def test_the_last_line() -> None:
+    accounting = GatewayAccounting(TOTALS, True, GatewayLink("up", None), GatewayLog(0, 1), GatewayRegistry(21))
+    assert live_line(accounting, 21.3) == (
+        "logged 12,480 = accepted 12,460 + pending 20 + evicted 0 + damaged 0 · link up · PUBACK p99 21 ms"
+    )
+    assert "does not answer" in live_line(None, None)
+
+
+def test_twenty_devices_are_twelve_pumps_and_eight_tanks() -> None:
+    assert kinds(STATE) == "12 pumps, 8 tanks"
+    assert [size(count) for count in (0, 999, 2_000_000, 2_000_000_000)] == ["0 B", "999 B", "2 MB", "2 GB"]
+
+
+def test_configurations_are_toml() -> None:
+    tree = {"data_dir": 'a "b"\\c', "http": {"port": 8080}, "mqtt": [{"name": "m"}, {"name": "n"}]}
+    assert tomllib.loads(toml(tree).decode()) == tree
+
+
+def test_a_second_demo_is_refused_and_told_who_runs(tmp_path: Path) -> None:
+    lock = take_lock(tmp_path / "demo.pid")
+    with pytest.raises(UserError, match=f"running already, as process {os.getpid()}"):
+        take_lock(tmp_path / "demo.pid")
+    os.close(lock)
+    os.close(take_lock(tmp_path / "demo.pid"))
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert free_port(port) > port
+    assert free_port(port) == port
+    assert free_port(port, {port}) > port
+
+
+async def ready() -> bool:
+    return True
+
+
+async def never() -> bool:
+    return False
+
+
+def python(code: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", code, *arguments]
+
+
+@pytest.mark.servers
+async def test_a_process_that_dies_at_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    process = DemoProcess("cloud", python("print('no disk'); raise SystemExit(3)"), tmp_path / "logs" / "cloud.log")
+    await process.start()
+    with pytest.raises(StartError, match="the cloud ended with exit code 3") as caught:
+        await process.until_ready(never, 30.0)
+    assert caught.value.tail == ["no disk"]
+    assert str(tmp_path / "logs" / "cloud.log") in caught.value.remedy
+
+
+@pytest.mark.servers
+async def test_a_process_that_is_not_ready_in_time_is_reported(tmp_path: Path) -> None:
+    process = DemoProcess("gateway", python("import time; time.sleep(60)"), tmp_path / "gateway.log")
+    await process.start()
+    with pytest.raises(StartError, match="not ready after 0 s"):
+        await process.until_ready(never, 0.2)
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.servers
+async def test_a_program_that_is_not_there_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="No such file"):
+        await DemoProcess("gateway", ["/nowhere/tidegate-edge"], tmp_path / "gateway.log").start()
+
+
+@pytest.mark.servers
+async def test_a_process_is_ended_in_order(tmp_path: Path) -> None:
+    code = "import os, signal; signal.signal(15, lambda *_: exit(0)); print(os.getpid(), flush=True); signal.pause()"
+    process = DemoProcess("gateway", python(code), tmp_path / "gateway.log")
+    await process.start()
+
+    async def is_up() -> bool:
+        return process.lines() == [str(process.pid)]
+
+    await process.until_ready(is_up, 30.0)
+    assert await process.stop() == (True, "stopped")
+    assert await process.stop() == (False, "had ended before")
+    await process.start()
+    await process.until_ready(is_up, 30.0)  # by what it said since this start, not before
+    process.kill()
+    await process.wait()
+
+
+@pytest.mark.servers
+async def test_what_a_killed_demo_left_behind_is_ended_and_nothing_else(tmp_path: Path) -> None:
+    code = "import time; time.sleep(60)"
+    ours = await asyncio.create_subprocess_exec(*python(code, str(tmp_path)))
+    other = await asyncio.create_subprocess_exec(*python(code, "elsewhere"))
+    reaping = asyncio.create_task(ours.wait())
+    assert await end_stale({"cloud": ours.pid, "gateway": other.pid, "demo": os.getpid()}, str(tmp_path)) == ["cloud"]
+    assert await reaping == -signal.SIGTERM
+    assert other.returncode is None
+    other.kill()
+    await other.wait()

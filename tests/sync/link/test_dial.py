@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidMessage, InvalidStatus
+from websockets.http11 import Response
+
+from sync.link.dial import is_loopback, refusal, tls_context
+from sync.link.limits import RETRY_AFTER_S_MAX
+
+
+def http(status: int, body: bytes = b"", **headers: str) -> InvalidStatus:
+    fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    return InvalidStatus(Response(status, "Reason", fields, body))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "cannot connect: Connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "cannot connect: Name or service not known"),
+        (TimeoutError(), "no answer: timed out while connecting"),
+        (
+            ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
+            "TLS failed: [SSL: WRONG_VERSION_NUMBER]",
+        ),
+        (InvalidMessage("not HTTP"), "the other end does not speak WebSocket: not HTTP"),
+        (
+            http(401, b'{"type":"urn:tidegate:problem:token-expired","detail":"expired"}'),
+            "the cloud answered 401 token-expired: exp",
+        ),
+        (http(502, b"<html>bad gateway</html>"), "the cloud answered 502 Reason"),
+        (http(404, b'{"detail":"Not Found"}'), "the cloud answered 404 Not Found"),
+    ],
+)
+def test_why_no_connection_came_about_is_said_in_words(error: Exception, reason: str) -> None:
+    assert refusal(error).reason.startswith(reason)
+
+
+def test_a_page_of_a_proxy_does_not_fill_the_log() -> None:
+    assert len(refusal(http(500, b'{"detail":"' + b"x" * 100_000 + b'"}')).reason) <= 400
+
+
+@pytest.mark.parametrize(
+    ("value", "least_s", "most_s"),
+    [
+        ("7", 7, 7),
+        ("999999999", RETRY_AFTER_S_MAX, RETRY_AFTER_S_MAX),
+        ("-5", 0, 0),
+        ("soon", 0, 0),
+        ("", 0, 0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0),
+        ("Fri, 31 Dec 2199 23:59:59 GMT", RETRY_AFTER_S_MAX, RETRY_AFTER_S_MAX),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_within_reason(value: str, least_s: float, most_s: float) -> None:
+    assert least_s <= refusal(http(503, Retry_After=value)).retry_after_s <= most_s
+
+
+def test_the_clouds_time_is_taken_from_its_answer() -> None:
+    assert refusal(http(401, b'{"server_time_ms":1700000000000}')).server_time_ms == 1_700_000_000_000
+    assert refusal(http(401, b'{"server_time_ms":"x"}')).server_time_ms is None
+
+
+def test_tls_verifies_names_and_certificates() -> None:
+    assert tls_context("ws://cloud/link/v1", None) is None
+    context = tls_context("wss://cloud/link/v1", None)
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("ws://127.0.0.1:8080/link/v1", True),
+        ("ws://[::1]:8080/link/v1", True),
+        ("ws://localhost/link/v1", True),
+        ("wss://cloud.example.com/link/v1", False),
+        ("ws://10.0.0.1/", False),
+    ],
+)
+def test_no_proxy_stands_between_us_and_ourselves(url: str, loopback: bool) -> None:
+    assert is_loopback(url) is loopback

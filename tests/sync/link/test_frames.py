@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import contextlib
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.errors import LimitError, MalformedError, VersionError, WireError
+from protocols.limits import LINK_FRAME_BYTES_MAX
+from protocols.messages import Command, CommandState, Lane, Priority
+from sync.link import frames
+from sync.link.frames import FrameType, Span, decode_frame, encode_frame
+from tests.sync.link.blocks import BASE_MS, hello
+
+ONE_OF_EACH: list[frames.Frame] = [
+    hello(),
+    frames.Welcome("demo", "quay-1", 1 << 23, BASE_MS, features=("x",)),
+    frames.Blocks(3, Lane.BACKFILL, Priority.ALARM, (b"one", b"two")),
+    frames.Accepted(3, (Span(2**63 - 1, 0, 5), Span(7, 9, 12)), 1 << 23),
+    frames.Refused(3, 1, "checksum", "CRC-32 does not match"),
+    frames.RegistryPart(0, 1, 100, b"zstd"),
+    frames.RegistryAsk(12),
+    frames.CommandDown(Command("c1", 5, "restart", b"\x00\xff", BASE_MS)),
+    frames.CommandProgress("c1", CommandState.DELIVERED, "", BASE_MS),
+    frames.Probe(1),
+    frames.ProbeAnswer(1, BASE_MS, 1 << 23),
+    frames.Goodbye("restart", "the cloud restarts", 5000),
+]
+
+
+@pytest.mark.parametrize("frame", ONE_OF_EACH, ids=lambda frame: type(frame).__name__)
+def test_a_frame_comes_out_as_it_went_in(frame: frames.Frame) -> None:
+    assert decode_frame(encode_frame(frame)) == frame
+
+
+def test_every_type_has_an_example_above() -> None:
+    assert {type(frame) for frame in ONE_OF_EACH} == set(get_args(frames.Frame))
+    assert len(FrameType) == len(ONE_OF_EACH)
+
+
+def test_a_type_of_a_newer_version_is_passed_over() -> None:
+    assert decode_frame(b"\x01\xc8" + msgspec.msgpack.encode([1, 2])) is None
+
+
+def test_a_field_of_a_newer_version_is_passed_over_and_one_of_an_older_filled_in() -> None:
+    assert decode_frame(b"\x01\x0a" + msgspec.msgpack.encode([7, "new"])) == frames.Probe(7)
+    assert decode_frame(b"\x01\x0c" + msgspec.msgpack.encode(["stop", "why"])) == frames.Goodbye("stop", "why", 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", MalformedError),
+        (b"\x01", MalformedError),
+        (b"\x02\x0a\x91\x01", VersionError),
+        (b"\x01\x0a", MalformedError),
+        (b"\x01\x0a\x91\xff", MalformedError),
+        (b"\x01\x0a" + msgspec.msgpack.encode(["one"]), MalformedError),
+        (b"\x01\x04" + msgspec.msgpack.encode([1, [[7, -1, 3]], 0]), MalformedError),
+        (bytes(LINK_FRAME_BYTES_MAX + 1), LimitError),
+    ],
+)
+def test_what_is_no_frame_is_said_to_be_none(data: bytes, error: type[WireError]) -> None:
+    with pytest.raises(error):
+        decode_frame(data)
+
+
+def test_a_frame_over_the_limit_is_not_made() -> None:
+    with pytest.raises(LimitError):
+        encode_frame(frames.Blocks(1, Lane.LIVE, Priority.TELEMETRY, (bytes(LINK_FRAME_BYTES_MAX),)))
+
+
+@given(st.binary(max_size=200), st.sampled_from(list(FrameType)))
+def test_any_bytes_are_a_frame_or_a_wire_error(body: bytes, number: FrameType) -> None:
+    with contextlib.suppress(WireError):
+        frame = decode_frame(bytes((1, number)) + body)
+        assert type(frame) in get_args(frames.Frame)

@@ -1,0 +1,117 @@
+"""decode and resolve: from records to messages."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from protocols.batch import BatchKey, RecordBatch
+from protocols.codecs import CodecSpec
+from protocols.ids import record_message_id
+from protocols.messages import Clock, ClockState, Origin
+from protocols.shipment import (
+    KEYED,
+    TIME_REPLACED,
+    MessageBatch,
+    Run,
+    concat,
+    decode_messages,
+    encode_messages,
+    record_places,
+    restrict,
+)
+from sync.registry import Alias, Blueprint, Device, Network, Registry, RegistryChange
+from sync.resolve import Resolver
+
+NOW = 1_770_000_000_000
+
+
+def registry() -> Registry:
+    made = Registry("p")
+    made.apply(
+        RegistryChange(
+            "p",
+            0,
+            3,
+            (
+                Network("keyed", spec=CodecSpec(key_paths=("boot", "seq"))),
+                Network("plain"),
+                Network("hub", spec=CodecSpec(alias_path="id")),
+            ),
+            (Blueprint("pump"),),
+            (
+                Device(1, "s", "pump", (Alias("keyed", "serial", "a"),)),
+                Device(2, "s", "pump", (Alias("plain", "serial", "b"), Alias("hub", "serial", "x"))),
+            ),
+        )
+    )
+    return made
+
+
+def records(*rows: tuple[str, str, object]) -> RecordBatch:
+    """Rows of network, alias, payload."""
+    origins = [Origin(network, "serial", alias, "up", "", "mqtt") for network, alias, _ in rows]
+    unique = list(dict.fromkeys(origins))
+    payloads = [row[2] if isinstance(row[2], bytes) else json.dumps(row[2]).encode() for row in rows]
+    return RecordBatch(
+        BatchKey(1, 1),
+        Clock(1, 1, ClockState.SYNCHRONIZED),
+        NOW,
+        unique,
+        [unique.index(origin) for origin in origins],
+        list(range(len(rows))),
+        payloads,
+    )
+
+
+def resolve(*batches: RecordBatch, first_seq: int = 10) -> MessageBatch:
+    resolver = Resolver(registry())
+    resolver.add(Run(4, 99, first_seq, sum(map(len, batches))), batches)
+    return resolver.finish()
+
+
+def test_known_unknown_and_undecodable_records_each_find_their_place() -> None:
+    batch = resolve(
+        records(("keyed", "a", {"boot": 1, "seq": 2, "t": 20.5, "time": NOW - 50}), ("plain", "nobody", {"t": 1})),
+        records(("plain", "b", b"\x00"), ("nowhere", "b", {"t": 1}), ("plain", "b", {"t": 3, "time": 0})),
+    )
+    seen = sorted((m.event_time, m.device_id, m.alias, m.data, m.time) for m in batch.messages())
+    assert seen == [
+        (NOW - 50, 1, "a", {"boot": 1, "seq": 2, "t": 20.5}, NOW - 50),
+        (NOW + 1, 0, "nobody", {"t": 1}, None),
+        (NOW + 2, 2, "b", {"t": 3}, 0),
+    ]
+    assert sorted(batch.flags) == [0, KEYED, TIME_REPLACED]
+    assert sorted((r.record, r.payload, r.detail.split(" ")[0]) for r in batch.rejects) == [
+        (2, b"\x00", "not"),
+        (3, b'{"t": 1}', "no"),
+    ]
+    kept = {batch.payloads[i] for i, message in enumerate(batch.messages()) if not message.device_id}
+    assert kept == {b'{"t": 1}'}, "the inbox keeps the bytes of what is unknown, and only of that"
+
+
+def test_ids_come_from_the_record_or_from_the_key() -> None:
+    one = resolve(records(("plain", "b", [{"v": 1}, {"v": 2}]), ("keyed", "a", {"boot": 1, "seq": 2})))
+    ids = [uuid.UUID(message.id).bytes for message in one.messages()]
+    assert ids[:2] == [record_message_id(99, 10, 0), record_message_id(99, 10, 1)]
+    again = resolve(records(("keyed", "a", {"boot": 1, "seq": 2, "resent": True})), first_seq=500)
+    assert again.ids == ids[2], "a device's resend carries the same message"
+
+
+def test_a_payload_may_name_its_device() -> None:
+    batch = resolve(records(("hub", "the hub", [{"id": "x", "v": 1}, {"id": "y", "v": 2}])))
+    assert [(m.alias, m.device_id) for m in batch.messages()] == [("x", 2), ("y", 0)]
+
+
+def test_batches_are_joined_cut_and_encoded_without_losing_a_row() -> None:
+    first = resolve(records(("plain", "b", {"v": 0}), ("plain", "b", b"?"), ("plain", "b", {"v": 2})))
+    second = resolve(records(("plain", "nobody", {"v": 3}), ("keyed", "a", {"v": 4})), first_seq=70)
+    whole = decode_messages(encode_messages(concat([first, second])))
+    assert sorted(m.data["v"] for m in whole.messages()) == [0, 2, 3, 4]
+    places = record_places(whole.runs)
+    seqs = {message.data["v"]: places[whole.record[i]][1] for i, message in enumerate(whole.messages())}
+    assert seqs == {0: 10, 2: 12, 3: 70, 4: 71}
+    cut = restrict(whole, [[Run(4, 99, 11, 2)], [Run(4, 99, 71, 1)]])
+    assert sorted(m.data["v"] for m in cut.messages()) == [2, 4]
+    assert [record_places(cut.runs)[r.record][1] for r in cut.rejects] == [11]
+    assert {record_places(cut.runs)[place][1] for place in cut.record} == {12, 71}
