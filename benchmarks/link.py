@@ -26,6 +26,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import connect
 
+from benchmarks.telemetry import payload
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import encode_block, read_head
 from protocols.limits import LINK_FRAME_BYTES_MAX
@@ -272,7 +273,7 @@ def _blocks(size: int) -> list[bytes]:
             [origins[place] for place in used],
             [used.index(place) for place in places],
             [10 * n for n in range(size)],
-            [_payload(seeded, first + n) for n in range(size)],
+            [payload(seeded, first + n) for n in range(size)],
         )
         made.append(
             encode_block(
@@ -285,11 +286,6 @@ def _blocks(size: int) -> list[bytes]:
             )
         )
     return made
-
-
-def _payload(seeded: random.Random, sequence: int) -> bytes:
-    text = '{{"boot":17,"seq":{:07d},"temperature":{:6.2f},"pressure":{:6.3f},"vibration":{:5.3f},"state":"on"}}'
-    return text.format(sequence, seeded.gauss(71, 2), seeded.gauss(4, 0.1), seeded.random()).encode().ljust(98)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from benchmarks.telemetry import payload
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.messages import Clock, ClockState, Origin, Priority
 from sync.log.log import Entry, Log, LogSettings, RealDisk
@@ -143,7 +144,7 @@ def _pool(batch: int) -> list[bytes]:
     origins = [Origin("bench", "serial", f"pump-{n:03}", "up", "", "mqtt") for n in range(min(batch, 50))]
     pool = []
     for counter in range(POOL):
-        payloads = [_payload(seeded, counter * batch + n) for n in range(batch)]
+        payloads = [payload(seeded, counter * batch + n) for n in range(batch)]
         index = [n % len(origins) for n in range(batch)]
         pool.append(
             encode_records(
@@ -153,11 +154,6 @@ def _pool(batch: int) -> list[bytes]:
             )
         )
     return pool
-
-
-def _payload(seeded: random.Random, sequence: int) -> bytes:
-    text = '{{"boot":17,"seq":{:07d},"temperature":{:6.2f},"pressure":{:6.3f},"vibration":{:5.3f},"state":"on"}}'
-    return text.format(sequence, seeded.gauss(71, 2), seeded.gauss(4, 0.1), seeded.random()).encode().ljust(98)
 
 
 def main() -> None:

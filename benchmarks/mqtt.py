@@ -25,12 +25,12 @@ import msgspec
 import psutil
 import uvloop
 
+from benchmarks.telemetry import payload
 from protocols.batch import BatchKey
 from protocols.messages import Lane
 from protocols.mqtt.packets import Connect, Publish, encode_connect, encode_publish
 
 SEED: Final = 71
-PAYLOAD_BYTES: Final = 98
 PACKETS: Final = 4096
 """Prebuilt for each connection, sent in a circle; more than any number in flight, so packet ids never meet."""
 TICK_S: Final = 0.001
@@ -72,15 +72,6 @@ def measure(load: Load) -> MqttFigures:
         command, check=True, stdout=subprocess.PIPE, timeout=load.seconds + load.warm_up_s + START_S, text=True
     )
     return msgspec.json.decode(done.stdout, type=MqttFigures)
-
-
-def payload(generator: random.Random, sequence: int) -> bytes:
-    """One pump's telemetry, PAYLOAD_BYTES long."""
-    text = (
-        f'{{"boot":7,"seq":{sequence},"temperature":{generator.uniform(10, 90):.2f},'
-        f'"pressure":{generator.uniform(1, 9):.3f},"running":true,"note":""}}'
-    )
-    return text.replace('""', '"' + "x" * (PAYLOAD_BYTES - len(text)) + '"').encode()
 
 
 class _Device(asyncio.Protocol):

@@ -16,8 +16,8 @@ import msgspec
 import nats
 import uvloop
 
-from benchmarks.mqtt import payload
 from benchmarks.row import Row
+from benchmarks.telemetry import payload
 from cloud.db import sources
 from cloud.db.database import Database
 from cloud.db.history_copy import COLUMNS, pack_history

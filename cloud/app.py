@@ -50,8 +50,12 @@ Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 _log = get_logger("cloud")
 
 
-async def run_cloud(config: CloudConfig, services: Collection[str], stop: asyncio.Event, progress: Progress) -> None:
-    """Runs until `stop`, or until one of the parts fails, and then ends the others in order. Raises UserError."""
+async def run_cloud(
+    config: CloudConfig, services: Collection[str], stop: asyncio.Event, progress: Progress, first_sign_in: str
+) -> None:
+    """Runs until `stop`, or until one of the parts fails, and then ends the others in order. Raises UserError.
+
+    `first_sign_in`: the command that gives the first user a password; told while there is nobody."""
     unknown = sorted(set(services) - set(SERVICES))
     if unknown:
         raise UserError(f"no service is called {', '.join(unknown)}", f"choose from {', '.join(SERVICES)}")
@@ -71,6 +75,8 @@ async def run_cloud(config: CloudConfig, services: Collection[str], stop: asynci
         stack.push_async_callback(feed.close)
         process = _Process(config, database, bus, feed, set(services))
         progress("cloud", "ready" if set(services) == set(SERVICES) else f"{', '.join(services)} ready")
+        if "api" in services and not await _anybody(database):
+            progress("sign in", f"nobody can yet: {first_sign_in}")
         await process.run(http, stop, engines)
 
 
@@ -176,6 +182,8 @@ def _engine_settings(config: CloudConfig) -> EngineSettings:
         nats_url=config.nats.url,
         postgres_port=config.database.port,
         nats_port=config.nats.port,
+        jetstream_bytes_max=config.nats.jetstream_bytes_max,
+        reach_within_s=config.engines.reach_within_s,
     )
 
 
@@ -189,6 +197,11 @@ async def _open_database(url: str, progress: Progress) -> Database:
     if applied:
         progress("postgresql", f"schema at migration {applied[-1].number}")
     return database
+
+
+async def _anybody(database: Database) -> bool:
+    async with database.connection() as conn:
+        return await users.anybody(conn)
 
 
 async def reset_user(config: CloudConfig, name: str) -> str:

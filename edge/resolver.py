@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from protocols.block import open_block
+from protocols.batch import RecordBatch, decode_records
+from protocols.block import split_block
 from protocols.errors import WireError
 from protocols.shipment import MessageBatch, Run, encode_messages
 from sync.bus.contract import Bus, BusError, BusRefusedError
@@ -23,9 +24,11 @@ from sync.resolve import Resolver
 from tidegate.logs import get_logger
 
 TOPIC: Final = "resolved"
-BLOCKS_MAX: Final = 32
-BYTES_MAX: Final = 256 * 1024
-"""Taken at once: some 20 ms of work, in which a device may wait for its answer."""
+BLOCKS_MAX: Final = 64
+BYTES_MAX: Final = 64 * 1024
+"""Taken from the log at once, compressed: some thousand records, unless one block alone holds more."""
+SLICE_RECORDS_MAX: Final = 512
+"""Resolved at a time, which is 3 ms of work, in which a device may wait for its answer; large batches are cut."""
 SHARE_MAX: Final = 0.25
 """Of the event loop's time: recording goes first on a gateway that is saturated."""
 BEHIND_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -42,6 +45,13 @@ class ResolverCounts(msgspec.Struct):
     rejected: int = 0
     unresolved: int = 0
     skipped: int = 0
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A batch, or a piece of one, and its records' numbers."""
+
+    run: Run
+    batch: RecordBatch
 
 
 class LocalResolver:
@@ -63,29 +73,55 @@ class LocalResolver:
     async def run(self) -> None:
         """Until cancelled. Raises OSError if the disk cannot be read: call again."""
         while True:
-            blocks = await self._reader.next(BLOCKS_MAX, BYTES_MAX)
-            started = time.perf_counter()
-            batch = self._resolve(blocks)
-            self._count(batch)
-            self._watch(batch)
-            try:
-                await self._bus.publish(TOPIC, encode_messages(batch))
-            except (BusError, BusRefusedError) as error:
-                _log.warning("resolved messages not published", reason=str(error))
-            worked_s = time.perf_counter() - started
-            await asyncio.sleep(worked_s * (1 / SHARE_MAX - 1))
+            for parts in self._slices(await self._reader.next(BLOCKS_MAX, BYTES_MAX)):
+                started_s = time.perf_counter()
+                batch = self._resolve(parts)
+                self._count(batch)
+                self._watch(batch)
+                try:
+                    await self._bus.publish(TOPIC, encode_messages(batch))
+                except (BusError, BusRefusedError) as error:
+                    _log.warning("resolved messages not published", reason=str(error))
+                await asyncio.sleep((time.perf_counter() - started_s) * (1 / SHARE_MAX - 1))
             if self._reader.behind_bytes > BEHIND_MAX_BYTES:
                 self.counts.skipped += self._reader.skip_to_end()
 
-    def _resolve(self, blocks: list[bytes]) -> MessageBatch:
-        resolver = Resolver(self._registry())
+    def _slices(self, blocks: Sequence[bytes]) -> Iterator[list[_Part]]:
+        """The blocks' batches, several together or one in pieces, none decoded before its turn."""
+        parts: list[_Part] = []
+        room = SLICE_RECORDS_MAX
         for block in blocks:
-            try:
-                head, batches = open_block(block)
-            except WireError as error:
-                _log.warning("block not resolved", code=error.code, reason=error.detail)
-                continue
-            resolver.add(Run(0, head.epoch, head.first_seq, head.records), batches)
+            for part in self._open(block):
+                at = 0
+                while at < part.run.count:
+                    piece = _cut(part, at, room)
+                    parts.append(piece)
+                    at += piece.run.count
+                    room -= piece.run.count
+                    if not room:
+                        yield parts
+                        parts, room = [], SLICE_RECORDS_MAX
+        if parts:
+            yield parts
+
+    def _open(self, block: bytes) -> Iterator[_Part]:
+        """What cannot be read is said and skipped: the cloud sees the same bytes, and decides about them."""
+        seq, end_seq = 0, 0
+        try:
+            head, encoded = split_block(block)
+            seq, end_seq = head.first_seq, head.end_seq
+            for data in encoded:
+                batch = decode_records(data)
+                yield _Part(Run(0, head.epoch, seq, len(batch)), batch)
+                seq += len(batch)
+        except WireError as error:
+            self.counts.skipped += end_seq - seq
+            _log.warning("block not resolved", code=error.code, reason=error.detail)
+
+    def _resolve(self, parts: Sequence[_Part]) -> MessageBatch:
+        resolver = Resolver(self._registry())
+        for part in parts:
+            resolver.add(part.run, [part.batch])
         return resolver.finish()
 
     def _count(self, batch: MessageBatch) -> None:
@@ -95,3 +131,20 @@ class LocalResolver:
         unknown = {place for place, target in enumerate(batch.targets) if not target.device_id}
         if unknown:
             self.counts.unresolved += sum(place in unknown for place in batch.target_index)
+
+
+def _cut(part: _Part, first: int, rows_max: int) -> _Part:
+    """Up to `rows_max` rows from row `first` on."""
+    run, batch = part.run, part.batch
+    end = min(first + rows_max, run.count)
+    if end - first == run.count:
+        return part
+    return _Part(
+        Run(run.source_id, run.epoch, run.first_seq + first, end - first),
+        msgspec.structs.replace(
+            batch,
+            origin_index=batch.origin_index[first:end],
+            received_delta_ms=batch.received_delta_ms[first:end],
+            payloads=batch.payloads[first:end],
+        ),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 DEVICE_TIME_MIN_MS: Final = 946_684_800_000
@@ -11,13 +12,15 @@ DEVICE_TIME_AHEAD_MAX_MS: Final = 5 * 60 * 1000
 """A device may be this far ahead of the gateway; beyond it, its clock is wrong."""
 
 
-def event_time(device_ms: int | None, received_ms: int) -> tuple[int, bool]:
-    """The time a message is filed under, Unix milliseconds, and whether the device's own was set aside as implausible.
-
-    No device time at all is not a flag: most devices have no clock.
-    """
-    if device_ms is None:
-        return received_ms, False
-    if DEVICE_TIME_MIN_MS <= device_ms <= received_ms + DEVICE_TIME_AHEAD_MAX_MS:
-        return device_ms, False
-    return received_ms, True
+def event_times(device_ms: Sequence[int | None], received_ms: Sequence[int]) -> tuple[list[int], list[int]]:
+    """For each message the time that it is filed under, Unix milliseconds; and the places of those whose device's time
+    was set aside as implausible. No device time at all is not among them: most devices have no clock."""
+    filed = list(received_ms)
+    replaced: list[int] = []
+    for place, device in enumerate(device_ms):
+        if device is not None:
+            if DEVICE_TIME_MIN_MS <= device <= filed[place] + DEVICE_TIME_AHEAD_MAX_MS:
+                filed[place] = device
+            else:
+                replaced.append(place)
+    return filed, replaced

@@ -12,7 +12,7 @@ from protocols.errors import DecodeError
 from protocols.ids import KeySpace, record_message_id
 from protocols.messages import Origin
 from protocols.shipment import KEYED, TIME_REPLACED, MessageBatch, Reject, Run, Target
-from protocols.times import event_time
+from protocols.times import event_times
 from sync.registry import Registry
 
 
@@ -61,30 +61,40 @@ class Resolver:
         decoded = decoder(payloads if len(rows) == len(payloads) else [payloads[row] for row in rows])
         for place, error in decoded.errors:
             self._reject(batch, rows[place], error)
-        in_batch = [rows[place] for place in decoded.place]
+        in_batch = decoded.place if len(rows) == len(payloads) else [rows[place] for place in decoded.place]
         targets = self._targets_of(batch.origins, [batch.origin_index[row] for row in in_batch], decoded.alias)
         received = [batch.base_ms + batch.received_delta_ms[row] for row in in_batch]
-        when = [event_time(time, received_ms) for time, received_ms in zip(decoded.time, received, strict=True)]
-        self._add_ids(epoch, first_seq, in_batch, targets, decoded)
+        filed, replaced = event_times(decoded.time, received)
+        keyed = decoded.key.count(None) < len(decoded.key)
+        if keyed:
+            self._add_keyed_ids(epoch, first_seq, in_batch, targets, decoded)
+        else:
+            self._ids.extend(
+                [record_message_id(epoch, first_seq + row, i) for row, i in zip(in_batch, decoded.index, strict=True)]
+            )
+        flags = [0 if key is None else KEYED for key in decoded.key] if keyed else [0] * len(in_batch)
+        for place in replaced:
+            flags[place] |= TIME_REPLACED
         known = [bool(target.device_id) for target in out.targets]
+        unknown_kept = [b""] * len(in_batch)
+        if not all(known):
+            unknown_kept = [
+                b"" if known[target] else payloads[row] for target, row in zip(targets, in_batch, strict=True)
+            ]
         out.record.extend([self._records + row for row in in_batch])
         out.message_index.extend(decoded.index)
         out.target_index.extend(targets)
-        out.flags.extend(
-            [
-                (0 if key is None else KEYED) | (TIME_REPLACED if replaced else 0)
-                for key, (_, replaced) in zip(decoded.key, when, strict=True)
-            ]
-        )
+        out.flags.extend(flags)
         out.time.extend(decoded.time)
         out.received_time.extend(received)
-        out.event_time.extend([event_ms for event_ms, _ in when])
+        out.event_time.extend(filed)
         out.data.extend(decoded.data)
-        out.payloads.extend(
-            [b"" if known[target] else payloads[row] for target, row in zip(targets, in_batch, strict=True)]
-        )
+        out.payloads.extend(unknown_kept)
 
-    def _add_ids(self, epoch: int, first_seq: int, in_batch: list[int], targets: list[int], decoded: Decoded) -> None:
+    def _add_keyed_ids(
+        self, epoch: int, first_seq: int, in_batch: list[int], targets: list[int], decoded: Decoded
+    ) -> None:
+        """Of messages of which some have a message key."""
         ids, spaces, all_targets = self._ids, self._key_spaces, self._out.targets
         for row, index, target, key in zip(in_batch, decoded.index, targets, decoded.key, strict=True):
             if key is None:
@@ -98,6 +108,8 @@ class Resolver:
     def _targets_of(self, origins: Sequence[Origin], origin_of: list[int], aliases: list[str | None]) -> list[int]:
         """The target of each message: by its origin, but for payloads that name their device."""
         of_origin = [self._target(origin, origin.alias) for origin in origins]
+        if aliases.count(None) == len(aliases):
+            return [of_origin[place] for place in origin_of]
         return [
             of_origin[place] if alias is None else self._target(origins[place], alias)
             for place, alias in zip(origin_of, aliases, strict=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from cloud.cli import run, user
+from cloud.cli import config, user
+from cloud.cli.run import run
 from tidegate.console import run_app, version_option
 
-app = typer.Typer(name="tidegate-cloud", help="The cloud platform of Tidegate.", no_args_is_help=True)
+app = typer.Typer(
+    name="tidegate-cloud", help="The cloud platform of Tidegate.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -17,9 +20,10 @@ def _root(version: Annotated[bool, version_option("tidegate-cloud")] = False) ->
     """The cloud platform of Tidegate."""
 
 
-app.command("run")(run.run)
+app.command()(run)
+app.add_typer(config.app, name="config")
 app.add_typer(user.app, name="user")
 
 
-def main() -> None:
+def main() -> NoReturn:
     run_app(app)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cloud.cli.options import ConfigFile, DataDir, load_config
+from cloud.cli.options import ConfigFile, DataDir, load_config, same_options
 from tidegate import loop
 
 
@@ -18,12 +18,13 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run the cloud: with the embedded PostgreSQL and NATS, or with those that the configuration names."""
-    from cloud.app import SERVICES, run_cloud
+    from cloud.app import FIRST_USER, SERVICES, run_cloud
 
     config = load_config(config_file, data_dir)
+    first_sign_in = f"tidegate-cloud user reset {FIRST_USER}{same_options(config_file, data_dir)}"
 
     async def main(stop: asyncio.Event) -> None:
-        await run_cloud(config, services or SERVICES, stop, _progress)
+        await run_cloud(config, services or SERVICES, stop, _progress, first_sign_in)
 
     loop.run(main)
 

@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cloud.cli.options import ConfigFile, DataDir, load_config
+from cloud.cli.options import AsJson, ConfigFile, DataDir, load_config
 from tidegate import loop
 from tidegate.console import print_json
 
 app = typer.Typer(help="People who sign in.", no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """People who sign in."""
 
 
 @app.command()
@@ -19,7 +24,7 @@ def reset(
     name: Annotated[str, typer.Argument(help="Whose password; `admin` is made if nobody is there yet.")],
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give a user a new password, and show it once."""
     from cloud.app import reset_user

@@ -34,6 +34,11 @@ async def reset(conn: Connection, name: str, *, words: int = PASSWORD_WORDS) -> 
     return password
 
 
+async def anybody(conn: Connection) -> bool:
+    """Whether there is a user at all."""
+    return bool(await conn.fetchval("SELECT EXISTS (SELECT FROM app_user)"))
+
+
 async def grant(conn: Connection, name: str, project_id: str, role: Role) -> None:
     """Lets the user see the project, and change it as an editor. Raises NotFoundError."""
     user_id = await conn.fetchval("SELECT id FROM app_user WHERE name = $1", name)

@@ -10,6 +10,7 @@ from typing import Final
 
 import typer
 
+from firmware_sim.cli.options import DEFAULT_RUN_FOLDER
 from firmware_sim.cloud_api import GatewayAccounting
 from firmware_sim.run_folder import DemoState
 
@@ -50,6 +51,7 @@ def welcome_lines(state: DemoState, folder: Path, *, has_mosquitto: bool) -> Ite
     assert bench is not None
     device = f"{bench.network}:{bench.alias_key}:{bench.name}"
     auth = f"curl -sH @{shown}/auth"
+    elsewhere = "" if shown == DEFAULT_RUN_FOLDER else f" --run {shown}"
     mosquitto = "" if has_mosquitto else "   (first: apt install mosquitto-clients)"
     yield ""
     yield f"Tidegate is running. Ctrl-C stops it; data stays in {shown}/ (make reset deletes it)."
@@ -59,7 +61,7 @@ def welcome_lines(state: DemoState, folder: Path, *, has_mosquitto: bool) -> Ite
     yield ""
     yield "In another terminal, here:"
     for name, command in (
-        ("send", f"{_PROGRAMS}/tidegate-sim send {bench.name} temperature=71.5"),
+        ("send", f"{_PROGRAMS}/tidegate-sim send {bench.name} temperature=71.5{elsewhere}"),
         (
             "or your own",
             f"mosquitto_pub -p {state.mqtt_port} -u {bench.name} -P {bench.password} -q 1 -t up"
@@ -67,8 +69,8 @@ def welcome_lines(state: DemoState, folder: Path, *, has_mosquitto: bool) -> Ite
         ),
         ("current", f"{auth} {api}/api/v1/devices/{device}/current"),
         ("history", f"{auth} '{api}/api/v1/devices/{device}/history?last=10m'"),
-        ("pull the plug", f"{_PROGRAMS}/tidegate-sim unplug 60s"),
-        ("prove it", f"{_PROGRAMS}/tidegate-sim verify"),
+        ("pull the plug", f"{_PROGRAMS}/tidegate-sim unplug 60s{elsewhere}"),
+        ("prove it", f"{_PROGRAMS}/tidegate-sim verify{elsewhere}"),
     ):
         yield f"  {name:<{_PART}}{command}"
     yield ""

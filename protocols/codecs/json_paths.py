@@ -36,19 +36,37 @@ class JsonReader:
         self._time_path = tuple(spec.time_path.split(".")) if spec.time_path else ()
 
     def decode(self, payloads: Sequence[bytes]) -> Decoded:
-        """Nearly all payloads are one flat object: whether all of these are is looked up once."""
-        out = nothing_decoded()
+        """Nearly always every payload is one flat object: then columns are made at once. Else each is looked at by
+        itself, so that what is wrong with one stays with it."""
         together = b"\n".join(payloads)
-        plain = b"[" not in together and b"\\u0000" not in together and together.count(b"{") == len(payloads)
+        if b"[" not in together and b"\\u0000" not in together and together.count(b"{") == len(payloads):
+            try:
+                return self._flat_columns([_decode(payload) for payload in payloads])
+            except (DecodeError, msgspec.DecodeError, UnicodeDecodeError):
+                pass
+        out = nothing_decoded()
         for place, payload in enumerate(payloads):
             try:
-                if plain:
-                    self._add(out, place, 0, _parse(payload))
-                else:
-                    self.add_all(out, place, parse_checked(payload))
+                self.add_all(out, place, parse_checked(payload))
             except DecodeError as error:
                 out.errors.append((place, error))
         return out
+
+    def _flat_columns(self, items: list[Any]) -> Decoded:
+        """One message an item. Raises DecodeError if anything is wrong with any of them."""
+        count = len(items)
+        if not all([type(item) is dict for item in items]):  # noqa: C419  # a list is quicker to make than to iterate
+            raise DecodeError("a JSON object is expected")
+        alias: list[str | None] = [None] * count
+        key: list[tuple[KeyPart, ...] | None] = [None] * count
+        time: list[int | None] = [None] * count
+        if self._alias_path:
+            alias = [self._alias_of(item) for item in items]
+        if self._key_of is not None:
+            key = [self._key_of(item) for item in items]
+        if self._time_path:
+            time = [self._take_time(item) for item in items]
+        return Decoded(list(range(count)), [0] * count, alias, key, time, [_encode(item) for item in items], [])
 
     def add_all(self, out: Decoded, place: int, items: list[Any]) -> None:
         """The messages of one payload: all of them, or none and a DecodeError."""
@@ -64,19 +82,26 @@ class JsonReader:
     def _add(self, out: Decoded, place: int, index: int, item: Any) -> None:
         if type(item) is not dict:
             raise DecodeError(f"a JSON object is expected, this is {_kind(item)}")
-        alias = _alias(_at(item, self._alias_path), self._spec.alias_path) if self._alias_path else None
+        alias = self._alias_of(item) if self._alias_path else None
         key = self._key_of(item) if self._key_of is not None else None
-        path = self._time_path
-        time = (item.pop(path[0], None) if len(path) == 1 else _lift(item, path)) if path else None
-        if time is not None and (type(time) is not int or time < SECONDS_BELOW or time > _TIME_ABS_MAX_MS):
-            time = time_ms(time, self._spec.time_path)
-        data = _encode(item)
+        time = self._take_time(item) if self._time_path else None
         out.place.append(place)
         out.index.append(index)
         out.alias.append(alias)
         out.key.append(key)
         out.time.append(time)
-        out.data.append(data)
+        out.data.append(_encode(item))
+
+    def _alias_of(self, item: dict[str, Any]) -> str:
+        return _alias(_at(item, self._alias_path), self._spec.alias_path)
+
+    def _take_time(self, item: dict[str, Any]) -> int | None:
+        """Lifts it out of the item."""
+        path = self._time_path
+        value = item.pop(path[0], None) if len(path) == 1 else _lift(item, path)
+        if value is None or (type(value) is int and SECONDS_BELOW <= value <= _TIME_ABS_MAX_MS):
+            return value
+        return time_ms(value, self._spec.time_path)
 
 
 def json_decoder(spec: CodecSpec) -> Decoder:

@@ -22,7 +22,7 @@ from nats.js.errors import APIError, ServiceUnavailableError
 from protocols.messages import Lane
 from sync.bus.contract import BusError, TopicSpec
 
-ACK_WAIT_S: Final = 30.0
+ACK_WAIT_S: Final = 10.0
 """What a reader does not answer, and does not say that it is working on, is delivered again after this: longer than a
 pause of a healthy process, and as long as a batch waits when one is killed."""
 

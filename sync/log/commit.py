@@ -14,7 +14,7 @@ from sync.log.keeper import Keeper
 from sync.log.keys import KeyTable
 from sync.log.linger import Linger
 from sync.log.settings import LINGER_TICK_S, QUEUE_BYTES_MAX
-from sync.log.threads import DiskThread
+from sync.log.threads import DiskThread, start_task
 from sync.log.writer import ENTRY_OVERHEAD_BYTES, NeedSegments, SegmentWriter, Written
 from tidegate.logs import get_logger
 
@@ -90,8 +90,7 @@ class GroupCommit:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._write_groups(), name="log-writer")
-        self._task.add_done_callback(_log_failure)
+        self._task = start_task(self._write_groups(), "writer")
 
     async def append(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -244,8 +243,3 @@ class GroupCommit:
             del self._in_flight[entry.key]
         for waiter in ticket.waiters:
             waiter.settle(error)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.critical("the log's writer has ended", exc_info=task.exception())

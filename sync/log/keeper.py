@@ -14,7 +14,7 @@ from sync.log.errors import LogFailedError, LogFullError
 from sync.log.segment import Segment, segment_name
 from sync.log.settings import CUT_FROM_BYTES, STATE_BYTES, STATE_FILE_BYTES, STATE_INTERVAL_S, LogSettings
 from sync.log.state import encode_state, state_name, state_names
-from sync.log.threads import DiskThread
+from sync.log.threads import DiskThread, start_task
 from tidegate.logs import get_logger
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -68,7 +68,7 @@ class Keeper:
         return self._catalog.segment_bytes + STATE_BYTES + self._foreign_bytes + self._creating_bytes + waiting
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._keep(), name="log-keeper")
+        self._task = start_task(self._keep(), "keeper")
         self.wake()
 
     def wake(self) -> None:

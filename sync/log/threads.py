@@ -1,14 +1,19 @@
-"""The log's own threads: the disk's work never waits behind other work of the process, nor holds up the event loop."""
+"""The log's own threads and tasks: the disk's work never waits behind other work of the process, nor holds up the event
+loop, and none of it ends unseen."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from tidegate.logs import get_logger
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = get_logger("sync.log")
 
 
 class DiskThread:
@@ -25,3 +30,15 @@ class DiskThread:
     def close(self) -> None:
         """Returns once its calls have ended."""
         self._executor.shutdown(wait=True)
+
+
+def start_task(work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+    """A task whose failure, which only a mistake in the code can be, is logged at once."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("a task of the log has failed", task=name, exc_info=task.exception())
+
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(ended)
+    return task

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.resolver import TOPIC, LocalResolver
+from edge.resolver import SLICE_RECORDS_MAX, TOPIC, LocalResolver
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.messages import Clock, ClockState, Origin, Priority
 from protocols.shipment import MessageBatch, decode_messages
@@ -125,3 +125,15 @@ async def test_far_behind_it_skips_to_the_newest_and_says_so(world: World, monke
     counts = world.resolver.counts
     assert counts.skipped > 0
     assert counts.records + counts.skipped == 61
+
+
+async def test_a_large_batch_is_resolved_in_slices_and_nothing_is_missing(world: World) -> None:
+    async with world.running():
+        await world.log_batch("pump", *(b'{"n":%d}' % number for number in range(1300)))
+        await world.log_batch("stranger", b'{"n":1300}')
+        await world.records(1301)
+    assert max(len(batch) for batch in world.seen) <= SLICE_RECORDS_MAX
+    assert [message.data["n"] for batch in world.seen for message in batch.messages()] == list(range(1301))
+    runs = [run for batch in world.seen for run in batch.runs]
+    assert [run.first_seq for run in runs] == [sum(run.count for run in runs[:place]) for place in range(len(runs))]
+    assert len({batch.ids[at : at + 16] for batch in world.seen for at in range(0, len(batch.ids), 16)}) == 1301

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.times import event_time
+from protocols.times import event_times
 
 NOW = 1_770_000_000_000
 
@@ -25,4 +25,6 @@ NOW = 1_770_000_000_000
     ids=["none", "now", "2000", "before 2000", "1970", "5 min ahead", "more than 5 min ahead", "2099", "negative"],
 )
 def test_the_devices_time_counts_where_it_is_plausible(device_ms: int | None, expected: tuple[int, bool]) -> None:
-    assert event_time(device_ms, NOW) == expected
+    filed, replaced = event_times([NOW, device_ms, None], [NOW + 7, NOW, NOW + 9])
+    assert (filed[1], replaced == [1]) == expected
+    assert (filed[0], filed[2]) == (NOW, NOW + 9), "its neighbours are not touched"

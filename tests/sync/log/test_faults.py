@@ -177,17 +177,18 @@ class TestTrimming:
         async with opened(disk) as log:
             for n in range(9):
                 await log.append([entry(n, noise=noise)])
+            log.accept(log.epoch, 8, 9)
         middle = disk.segments()[1]
         async with opened(disk) as log:
             (epoch,) = log.accounting().epochs
             log.accept(epoch.epoch, 3, 6)
             while middle in disk.files:
                 await asyncio.sleep(0)
-            disk.cut_power_after(0)
-        disk.restart()
+            crashed = {path: bytearray(content) for path, content in disk.files.items()}
+        disk.files = crashed
         async with opened(disk) as log:
             total = log.accounting()
-            assert (total.logged, total.accepted, total.pending, total.damaged) == (9, 3, 6, 0)
+            assert (total.logged, total.accepted, total.pending, total.damaged) == (9, 4, 5, 0)
 
 
 class TestDamage:
@@ -254,6 +255,17 @@ class TestDamage:
             assert log.accounting().damaged == 0
             await log.append([entry(n, rows=2) for n in range(40)])
             assert log.accounting().logged == 80, "the keys are known from the blocks"
+
+    async def test_damage_is_not_taken_for_what_was_trimmed_before_the_state_was_lost(self, noise: bytes) -> None:
+        disk = SimulatedDisk()
+        await self.written(disk, noise, 40)
+        second = disk.segments()[1]
+        disk.flip(second, 30)
+        disk.flip(second, disk.files[second].index(b"TGB1") + 60)
+        for path in [path for path in disk.files if path.name.startswith("state")]:
+            del disk.files[path]
+        async with opened(disk) as log:
+            assert (log.accounting().accepted, log.accounting().damaged) == (0, 2)
 
     async def test_unreadable_sectors_cost_only_their_block(self, noise: bytes) -> None:
         disk = SimulatedDisk()

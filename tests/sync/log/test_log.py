@@ -89,6 +89,19 @@ async def test_each_opening_is_a_new_epoch_with_numbers_from_zero() -> None:
         assert closes(log)
 
 
+async def test_a_new_epoch_begins_when_the_numbers_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.log.writer.SEQ_MAX", 9)
+    async with opened(SimulatedDisk()) as log:
+        before = log.epoch
+        await log.append([entry(1, rows=6)])
+        await log.append([entry(2, rows=4)])
+        assert log.epoch == before
+        await log.append([entry(3)])
+        assert log.epoch != before
+        heads = [read_head(block) for block in await read_all(log.reader("sender"))]
+        assert [(head.first_seq, head.end_seq) for head in heads] == [(0, 6), (6, 10), (0, 1)]
+
+
 class TestKeys:
     async def test_a_batch_that_comes_again_is_answered_and_kept_once(self) -> None:
         async with opened(SimulatedDisk()) as log:

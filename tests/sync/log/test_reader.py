@@ -128,6 +128,19 @@ async def test_a_reader_never_holds_back_trimming_and_is_told_what_it_missed(noi
         assert read == [(1, n) for n in range(12 - len(read), 12)]
 
 
+async def test_what_the_cloud_has_is_not_missed_by_whoever_sends_it(noise: bytes) -> None:
+    disk = SimulatedDisk()
+    async with opened(disk) as log:
+        await fill(log, 0, 9, noise)
+        sender = log.reader("sender")
+        before = len(disk.segments())
+        log.accept(log.epoch, 1, 9)
+        while len(disk.segments()) >= before:
+            await asyncio.sleep(0.001)
+        assert keys_of(await read_all(sender)) == [(1, 0)]
+        assert sender.skipped == 0
+
+
 async def test_skipping_to_the_end_says_how_much_was_skipped(noise: bytes) -> None:
     async with opened(SimulatedDisk()) as log:
         reader = log.reader("resolver")
