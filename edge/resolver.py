@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -29,8 +29,12 @@ BYTES_MAX: Final = 64 * 1024
 """Taken from the log at once, compressed: some thousand records, unless one block alone holds more."""
 SLICE_RECORDS_MAX: Final = 512
 """Resolved at a time, which is 3 ms of work, in which a device may wait for its answer; large batches are cut."""
-SHARE_MAX: Final = 0.25
-"""Of the event loop's time: recording goes first on a gateway that is saturated."""
+SHARE_WATCHED: Final = 0.25
+"""Of the event loop's time, while somebody reads along: recording goes first on a gateway that is saturated."""
+SHARE_UNWATCHED: Final = 0.05
+"""The same while nobody does: enough for some thousand messages a second; beyond it, latest values are seconds old."""
+ROUND_S: Final = 0.02
+"""From one round to the next, at least: what came meanwhile shares what a round costs."""
 BEHIND_MAX_BYTES: Final = 4 * 1024 * 1024
 """Further behind than this, it skips: local readers want what is now; the cloud gets everything anyway."""
 
@@ -54,15 +58,34 @@ class _Part(msgspec.Struct, frozen=True):
     batch: RecordBatch
 
 
+class Audience(Protocol):
+    """Who wants to see resolved messages, here on the gateway."""
+
+    def add(self, batch: MessageBatch) -> None:
+        """Sees each batch before it is published: latest values, rejects, tails of the status page."""
+        ...
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether somebody looks on right now."""
+        ...
+
+
 class LocalResolver:
     def __init__(
-        self, registry: Callable[[], Registry], reader: LogReader, bus: Bus, watch: Callable[[MessageBatch], None]
+        self,
+        registry: Callable[[], Registry],
+        reader: LogReader,
+        bus: Bus,
+        audience: Audience,
+        has_readers: Callable[[], bool],
     ) -> None:
-        """`watch` sees each batch before it is published: latest values, rejects and rates of the status page."""
+        """`has_readers`: whether anybody reads the topic; while nobody does, nothing is published."""
         self._registry = registry
         self._reader = reader
         self._bus = bus
-        self._watch = watch
+        self._audience = audience
+        self._has_readers = has_readers
         self.counts = ResolverCounts()
 
     @property
@@ -77,14 +100,20 @@ class LocalResolver:
                 started_s = time.perf_counter()
                 batch = self._resolve(parts)
                 self._count(batch)
-                self._watch(batch)
-                try:
-                    await self._bus.publish(TOPIC, encode_messages(batch))
-                except (BusError, BusRefusedError) as error:
-                    _log.warning("resolved messages not published", reason=str(error))
-                await asyncio.sleep((time.perf_counter() - started_s) * (1 / SHARE_MAX - 1))
+                self._audience.add(batch)
+                is_read = self._has_readers()
+                if is_read:
+                    await self._publish(batch)
+                share = SHARE_WATCHED if is_read or self._audience.is_watching else SHARE_UNWATCHED
+                await asyncio.sleep(max((time.perf_counter() - started_s) * (1 / share - 1), ROUND_S))
             if self._reader.behind_bytes > BEHIND_MAX_BYTES:
                 self.counts.skipped += self._reader.skip_to_end()
+
+    async def _publish(self, batch: MessageBatch) -> None:
+        try:
+            await self._bus.publish(TOPIC, encode_messages(batch))
+        except (BusError, BusRefusedError) as error:
+            _log.warning("resolved messages not published", reason=str(error))
 
     def _slices(self, blocks: Sequence[bytes]) -> Iterator[list[_Part]]:
         """The blocks' batches, several together or one in pieces, none decoded before its turn."""

@@ -38,5 +38,7 @@ def rows(config: msgspec.Struct) -> list[Mapping[str, Any]]:
         value: Any = held
         for word in setting.path.split("."):
             value = value[word]
-        found.append({"setting": setting.path, "value": msgspec.json.encode(value).decode(), "what": setting.description})
+        found.append(
+            {"setting": setting.path, "value": msgspec.json.encode(value).decode(), "what": setting.description}
+        )
     return found

@@ -19,6 +19,7 @@ from protocols.batch import BatchKey
 from protocols.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
 from protocols.messages import Clock, Origin
 from sync.bus.contract import Bus, BusError, BusFullError, BusRefusedError
+from sync.log.linger import Linger
 from tidegate.logs import get_logger
 
 TOPIC: Final = "inbound"
@@ -46,6 +47,10 @@ RETRY_FIRST_S: Final = 0.02
 RETRY_FULL_S: Final = 0.5
 """The first wait when the bus says that it is full, which passes more slowly than a lost answer."""
 RETRY_MAX_S: Final = 2.0
+
+LINGER_TICK_S: Final = 0.001
+LINGER_TICKS: Final = 2
+"""A batch waits this long for more, where that has paid: PUBACKs stay well within 10 ms."""
 
 _log = get_logger("edge.collector")
 
@@ -89,6 +94,7 @@ class Collector:
         self._drained: list[asyncio.Future[None]] = []
         self._readers: list[Readers] = []
         self._trouble = ""
+        self._linger = Linger(LINGER_TICKS)
 
     def attach(self, readers: Readers) -> None:
         self._readers.append(readers)
@@ -127,10 +133,12 @@ class Collector:
         """Publishes until it is cancelled; what waits then is refused."""
         try:
             while True:
-                filling = self._take()
-                if filling is None:
+                if not self._full and self._filling is None:
                     self._wake.clear()
                     await self._wake.wait()
+                await self._wait_for_more()
+                filling = self._take()
+                if filling is None:
                     continue
                 try:
                     code = await self._publish(filling)
@@ -141,6 +149,15 @@ class Collector:
         finally:
             while (filling := self._take()) is not None:
                 self._settle(filling, "closing")
+
+    async def _wait_for_more(self) -> None:
+        """While it pays: each batch has a price of its own (bus, sync, wake-ups), whatever it holds."""
+        for tick in range(self._linger.ticks):
+            if self._full or not self._linger.pays(tick):
+                return
+            before = self.waiting_records
+            await asyncio.sleep(LINGER_TICK_S)
+            self._linger.learn(tick, before, self.waiting_records - before)
 
     async def drained(self) -> None:
         """Waits until every row that was added has its answer."""

@@ -179,6 +179,10 @@ class Tail:
         self._clients.append(client)
         return client
 
+    @property
+    def has_clients(self) -> bool:
+        return bool(self._clients)
+
     def leave(self, client: TailClient) -> None:
         """Passed over for one who has left."""
         if client in self._clients:

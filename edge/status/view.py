@@ -29,6 +29,10 @@ class MessageView:
         self.latest.add(batch)
         self.tail.offer(batch)
 
+    @property
+    def is_watching(self) -> bool:
+        return self.tail.has_clients
+
     def add_refused(self, listener: str, network: str, refused: Refused) -> None:
         self.tail.offer_refused(listener, network, refused)
 

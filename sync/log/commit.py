@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from protocols.batch import BatchKey
+from protocols.limits import BATCH_RECORDS_MAX
 from sync.log.entry import Entry
 from sync.log.errors import EntryTooLargeError, LogClosedError, LogError, LogFailedError
 from sync.log.keeper import Keeper
@@ -20,6 +21,8 @@ from tidegate.logs import get_logger
 
 _BATCHES_MAX: Final = 0xFFFF
 """Batches of one block: two bytes in its head."""
+
+_MS_MAX: Final = 2**63 - 1
 
 logger = get_logger("sync.log")
 
@@ -121,7 +124,7 @@ class GroupCommit:
         size = len(entry.data) + ENTRY_OVERHEAD_BYTES
         if size > self._size_max:
             raise EntryTooLargeError(f"entry of {size:,} bytes; the limit is {self._size_max:,}")
-        if entry.records < 1 or entry.newest_ms < 0:
+        if not 1 <= entry.records <= BATCH_RECORDS_MAX or not 0 <= entry.newest_ms <= _MS_MAX:
             raise ValueError(f"entry of {entry.records} records, newest at {entry.newest_ms} ms")
 
     def _enqueue(self, entries: Sequence[Entry]) -> set[_Ticket]:

@@ -7,6 +7,8 @@ lowest ranges) can at worst be recorded twice, never lost.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
@@ -21,6 +23,7 @@ KeySnapshot = list[tuple[int, list[tuple[int, int]]]]
 _RUN_BYTES_MAX: Final = 9 + 1 + 3
 _RANGE_BYTES_MAX: Final = 1 + 9 + 9
 """What a run, and a range of it, take at most as MessagePack."""
+_run = operator.attrgetter("run")
 
 
 class KeyTable:
@@ -35,11 +38,12 @@ class KeyTable:
         return len(self._runs)
 
     def add(self, keys: Iterable[BatchKey]) -> None:
-        for key in keys:
-            counters = self._counters(key.run)
-            counters.add(key.counter, key.counter + 1)
-            if counters.parts > KEY_RANGES_MAX:
-                counters.drop_first()
+        for run, of_run in itertools.groupby(keys, _run):
+            counters = self._counters(run)
+            for key in of_run:
+                counters.add(key.counter, key.counter + 1)
+                if counters.parts > KEY_RANGES_MAX:
+                    counters.drop_first()
         self._forget()
 
     def load(self, snapshot: KeySnapshot) -> None:

@@ -174,8 +174,8 @@ class Log:
         answer. Waits while QUEUE_BYTES_MAX are queued.
 
         Raises LogFullError (nothing was kept; retry later), LogFailedError (retry with the same keys), LogClosedError,
-        EntryTooLargeError (never), ValueError (an entry without a record, or from before 1970). After a cancellation
-        the entries may be kept or not: retry with the same keys.
+        EntryTooLargeError (never), ValueError (an entry of no or too many records, or from before 1970). After a
+        cancellation the entries may be kept or not: retry with the same keys.
         """
         await self._commit.append(entries)
 

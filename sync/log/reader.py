@@ -106,15 +106,15 @@ class LogReader:
         """Of synced blocks that this reader has not given yet."""
         total = 0
         for segment in self._source.catalog.segments_from(self._at.ordinal):
-            start = self._at.offset if segment.ordinal == self._at.ordinal else segment.start_bytes
-            total += max(0, segment.end_bytes - start)
+            total += max(0, segment.end_bytes - (self._at.offset if self._is_in(segment) else segment.start_bytes))
         return total
 
     def close(self) -> None:
         """A waiting `next` raises LogClosedError."""
-        self._closed = True
-        self._more.set()
-        self._source.on_close(self)
+        if not self._closed:
+            self._closed = True
+            self._more.set()
+            self._source.on_close(self)
 
     def wake(self) -> None:
         """The log has more, or is closing."""
@@ -144,7 +144,11 @@ class LogReader:
         """Records of the segment that are still to be given."""
         if segment.ordinal < self._at.ordinal:
             return 0
-        return segment.end_seq - (self._seq if segment.ordinal == self._at.ordinal else segment.first_seq)
+        return segment.end_seq - (self._seq if self._is_in(segment) else segment.first_seq)
+
+    def _is_in(self, segment: Segment) -> bool:
+        """Whether the place is in the segment; not before it, where the one that it will be is not known yet."""
+        return segment.ordinal == self._at.ordinal and self._at.offset >= segment.start_bytes
 
     def _enter(self) -> Segment | None:
         """The segment that the place is in, once those that are read or gone are left behind; None: the log ends."""
@@ -153,7 +157,7 @@ class LogReader:
             segment = catalog.next_from(self._at.ordinal)
             if segment is None:
                 return None
-            if segment.ordinal != self._at.ordinal or self._at.offset < segment.start_bytes:
+            if not self._is_in(segment):
                 self._move(segment.ordinal, segment.find(segment.first_seq))
             read = self._at.offset >= segment.end_bytes
             known = Position(segment.ordinal, segment.end_bytes) <= self._known_until and catalog.is_settled(segment)

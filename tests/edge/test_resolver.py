@@ -30,12 +30,17 @@ class World:
         self.hub = hub
         self.seen: list[MessageBatch] = []
         self.came = asyncio.Event()
+        self.is_watching = True
         self.resolver = LocalResolver(
-            lambda: self.registry, log.reader("resolver", at="end"), hub.connect(), self._watch
+            lambda: self.registry,
+            log.reader("resolver", at="end"),
+            hub.connect(),
+            self,
+            lambda: any(channel.topic == TOPIC and channel.readers for channel in hub.channels()),
         )
         self._counter = 0
 
-    def _watch(self, batch: MessageBatch) -> None:
+    def add(self, batch: MessageBatch) -> None:
         self.seen.append(batch)
         self.came.set()
 
@@ -137,3 +142,15 @@ async def test_a_large_batch_is_resolved_in_slices_and_nothing_is_missing(world:
     runs = [run for batch in world.seen for run in batch.runs]
     assert [run.first_seq for run in runs] == [sum(run.count for run in runs[:place]) for place in range(len(runs))]
     assert len({batch.ids[at : at + 16] for batch in world.seen for at in range(0, len(batch.ids), 16)}) == 1301
+
+
+async def test_while_nobody_reads_nothing_is_published(world: World) -> None:
+    async with world.running():
+        await world.log_batch("a", b'{"n": 1}')
+        await world.records(1)
+        before = world.hub.counts.published
+        reader = await world.hub.connect().subscribe(TOPIC, "mine", ephemeral=True)
+        await world.log_batch("a", b'{"n": 2}')
+        (delivery,) = await reader.fetch(1, 10_000)
+    assert before == 0
+    assert [message.data for message in decode_messages(delivery.data).messages()] == [{"n": 2}]

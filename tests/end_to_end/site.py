@@ -96,7 +96,7 @@ class Site:
         self.password = ""
         self.secrets: dict[str, str] = {}
         """Network to its own credential."""
-        self._client = httpx.AsyncClient(timeout=30.0, trust_env=False)
+        self.client = httpx.AsyncClient(timeout=30.0, trust_env=False)
 
     async def __aenter__(self) -> Site:
         return self
@@ -104,7 +104,7 @@ class Site:
     async def __aexit__(self, *exc: object) -> None:
         for process in (self.gateway, self.cloud):
             await process.stop()
-        await self._client.aclose()
+        await self.client.aclose()
 
     async def set_up(self) -> None:
         """Cloud, project, networks, an enrolled gateway; all running."""
@@ -169,7 +169,7 @@ class Site:
 
     async def _answers(self, url: str) -> bool:
         try:
-            return (await self._client.get(url)).status_code == 200
+            return (await self.client.get(url)).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -181,23 +181,21 @@ class Site:
     async def sign_in(self) -> None:
         reset = await self.command("tidegate-cloud", "user", "reset", "admin", "--config", self.cloud_toml, "--json")
         self.password = json.loads(reset)["password"]
-        answer = await self._client.post(
-            f"{self.url}/api/v1/session", json={"user": "admin", "password": self.password}
-        )
-        self._client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['token']}"
+        answer = await self.client.post(f"{self.url}/api/v1/session", json={"user": "admin", "password": self.password})
+        self.client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['token']}"
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
-        answer = await self._client.post(f"{self.url}/api/v1/{path}", json=body)
+        answer = await self.client.post(f"{self.url}/api/v1/{path}", json=body)
         assert answer.is_success, f"{path}: {answer.text}"
         return answer.json()
 
     async def get(self, path: str) -> Any:
-        answer = await self._client.get(f"{self.url}/api/v1/{path}")
+        answer = await self.client.get(f"{self.url}/api/v1/{path}")
         assert answer.is_success, f"{path}: {answer.text}"
         return answer.json()
 
     async def gateway_status(self) -> dict[str, Any]:
-        found: dict[str, Any] = (await self._client.get(f"{self.status_url}/accounting")).raise_for_status().json()
+        found: dict[str, Any] = (await self.client.get(f"{self.status_url}/accounting")).raise_for_status().json()
         return found
 
     async def command(self, name: str, *arguments: str | Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from protocols.batch import BatchKey
 from protocols.block import read_head
+from protocols.messages import Priority
 from sync.log.log import Entry, EntryTooLargeError, Log, LogBusyError, LogClosedError, LogSettings
 from sync.log.settings import QUEUE_BYTES_MAX, STATE_BYTES
 from tests.sync.log.making import (
@@ -247,8 +248,9 @@ class TestLimits:
         async with opened(SimulatedDisk()) as log:
             with pytest.raises(EntryTooLargeError, match="the limit is"):
                 await log.append([entry(1, noise=bytes(SEGMENT_BYTES))])
-            with pytest.raises(ValueError, match="0 records"):
-                await log.append([Entry(b"x", BatchKey(1, 1), 0, START_MS, entry(1).priority)])
+            for records, at_ms in ((0, START_MS), (1 << 32, START_MS), (1, -1), (1, 1 << 64)):
+                with pytest.raises(ValueError, match="records, newest at"):
+                    await log.append([Entry(b"x", BatchKey(1, 1), records, at_ms, Priority.ALARM)])
             assert log.accounting().logged == 0
 
     async def test_append_waits_while_the_queue_is_full(self) -> None:
