@@ -121,7 +121,7 @@ async def _drained(site: Site, before: int, logged: int) -> float:
 
 async def _latency(site: Site) -> list[Row]:
     """SLOW_RATE messages a second of one device; a reader asks the API for the newest all the time."""
-    token = site._client.headers["Authorization"]
+    token = site.client.headers["Authorization"]
     seen: dict[int, float] = {}
     stop = asyncio.Event()
     url = f"{site.url}/api/v1/devices/plain:serial:bench-0/history?last=1m&order=desc&limit=20"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
@@ -31,7 +32,9 @@ class HttpServer:
     """Listens from the moment it is made, so that a taken port is known before anything else starts."""
 
     def __init__(self, host: str, port: int, *, tls_cert: str = "", tls_key: str = "") -> None:
-        """Raises UserError where the port is taken or the address is not ours."""
+        """Raises UserError where the port is taken, the address is not ours, or the certificate is of no use."""
+        if tls_cert:
+            _check_tls(tls_cert, tls_key)
         self._tls = (tls_cert or None, tls_key or None)
         self._socket = _listen(host, port)
         self.host = host
@@ -71,7 +74,19 @@ class HttpServer:
         self._socket.close()
 
 
+def _check_tls(cert: str, key: str) -> None:
+    """uvicorn loads them itself, but only once everything else has started."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(
+            f"cannot use http.tls_cert {cert} with http.tls_key {key}: {error.strerror or error}",
+            "both must be readable PEM files, and the key must be the certificate's",
+        ) from None
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    listening = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         listening = socket.socket(*found[0][:3])
@@ -79,6 +94,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(found[0][4])
         listening.listen(BACKLOG)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UserError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
             "set http.port to a free one (0 takes any), or end what listens there",

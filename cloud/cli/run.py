@@ -18,9 +18,9 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run the cloud: with the embedded PostgreSQL and NATS, or with those that the configuration names."""
-    from cloud.app import FIRST_USER, SERVICES, run_cloud
-
     config = load_config(config_file, data_dir)
+    from cloud.app import FIRST_USER, SERVICES, run_cloud  # a second's worth of imports: a mistake is told before
+
     first_sign_in = f"tidegate-cloud user reset {FIRST_USER}{same_options(config_file, data_dir)}"
 
     async def main(stop: asyncio.Event) -> None:

@@ -27,9 +27,9 @@ def reset(
     as_json: AsJson = False,
 ) -> None:
     """Give a user a new password, and show it once."""
+    config = load_config(config_file, data_dir)
     from cloud.app import reset_user
 
-    config = load_config(config_file, data_dir)
     password = ""
 
     async def main(stop: asyncio.Event) -> None:

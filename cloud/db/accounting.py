@@ -75,7 +75,7 @@ _BY_SOURCE: Final = f"""
         FROM spans GROUP BY source_id
     ), replayed AS (
         SELECT i.source_id, count(*) AS ahead FROM inbox i JOIN spans s ON s.source_id = i.source_id
-        WHERE s.epoch = {INBOX_EPOCH} AND i.replay_seq <@ s.written GROUP BY i.source_id
+        WHERE s.epoch = {INBOX_EPOCH} AND i.replay_seq IS NOT NULL AND i.replay_seq <@ s.written GROUP BY i.source_id
     ), fates AS (
         SELECT source_id, {", ".join(f"sum({fate})::bigint AS {fate}" for fate in FATES)}
         FROM hop_progress GROUP BY source_id

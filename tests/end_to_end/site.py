@@ -108,6 +108,16 @@ class Site:
 
     async def set_up(self) -> None:
         """Cloud, project, networks, an enrolled gateway; all running."""
+        await self.set_up_cloud()
+        gateway = await self.post("gateways", {"id": "quay-1", "name": "Quay 1"})
+        await self.command(
+            "tidegate-edge", "enroll", self.url, "--token", gateway["enrolment"]["token"], "--config", self.edge_toml
+        )
+        await self.start_gateway()
+        await self.until(self.link_is_up)
+
+    async def set_up_cloud(self) -> None:
+        """Cloud, project, system, blueprint, networks with their credentials."""
         await self.start_cloud()
         await self.sign_in()
         await self.post("projects", {"id": "p", "name": "P"})
@@ -117,12 +127,6 @@ class Site:
         await self.post("networks", {"id": "plain", "name": "Plain"})
         for network in self.mqtt_ports:
             self.secrets[network] = (await self.post(f"networks/{network}/credentials", {}))["password"]
-        gateway = await self.post("gateways", {"id": "quay-1", "name": "Quay 1"})
-        await self.command(
-            "tidegate-edge", "enroll", self.url, "--token", gateway["enrolment"]["token"], "--config", self.edge_toml
-        )
-        await self.start_gateway()
-        await self.until(self.gateway_has_devices)
 
     async def add_devices(self, network: str, count: int) -> list[dict[str, Any]]:
         """As a fleet's roster wants them."""
@@ -164,7 +168,7 @@ class Site:
         assert self.gateway.returncode is None, self.gateway.log.read_text()[-3000:]
         return await self._answers(f"{self.status_url}/readyz")
 
-    async def gateway_has_devices(self) -> bool:
+    async def link_is_up(self) -> bool:
         return bool((await self.gateway_status())["link"]["state"] == "up")
 
     async def _answers(self, url: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
 import secrets
@@ -18,16 +17,12 @@ from typing import Any
 import jwt
 import pytest
 import pytest_asyncio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from cloud.api.auth import make_token
 from cloud.api.context import SESSION_SECRET
-from cloud.db.database import Database
 from cloud.db.secrets import server_secret
-from cloud.engines.access import Access
-from cloud.engines.postgres import Postgres
 from edge.config import LOG_BYTES_MIN
 from edge.data_folder import running
 from protocols.batch import BatchKey, RecordBatch, encode_records
@@ -37,12 +32,10 @@ from protocols.messages import Clock, ClockState, Lane, Origin, Priority
 from sync.bus.contract import BusRefusedError
 from sync.bus.zeromq import ZeroMqBus
 from sync.link.frames import Accepted, Blocks, Frame, Hello, Refused, Welcome, decode_frame, encode_frame
-from sync.link.tokens import public_bytes, sign
-from sync.log.settings import SEGMENT_BYTES_MIN
 from tests.contract.nats_server import free_port
 from tests.edge.site import Site as GatewaySite
 from tests.end_to_end.device import Device, Neighbour
-from tests.end_to_end.site import Site
+from tests.end_to_end.watched_site import WatchedSite
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -52,88 +45,33 @@ UNREACHABLE_S = 30.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    """Its gateway has the smallest log that there can be."""
-    site = Site(tmp_path_factory.mktemp("bad"))
-    smallest = f"[log]\nmax_bytes = {LOG_BYTES_MIN}\nsegment_bytes = {SEGMENT_BYTES_MIN}\n"
-    site.edge_toml.write_text(site.edge_toml.read_text() + smallest)
-    async with site:
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedSite]:
+    async with WatchedSite(tmp_path_factory.mktemp("bad")) as site:
         await site.set_up()
         yield site
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def neighbour(site: Site) -> AsyncIterator[Neighbour]:
-    neighbour = Neighbour(await device(site, "keyed", "neighbour"))
+async def neighbour(site: WatchedSite) -> AsyncIterator[Neighbour]:
+    neighbour = Neighbour(await site.device("keyed", "neighbour"))
     await neighbour.start()
     yield neighbour
     await neighbour.close()
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def undisturbed(site: Site, neighbour: Neighbour) -> AsyncIterator[None]:
-    """After each test: what the neighbour was promised is stored, and it goes on."""
+async def undisturbed(site: WatchedSite, neighbour: Neighbour) -> AsyncIterator[None]:
+    """After each test: what the neighbour was promised is stored, and it goes on; the accounting closes."""
     yield
     await neighbour.still_sends()
     promised = neighbour.acknowledged[-1]
 
     async def stored() -> bool:
-        return bool((await current(site, "keyed", "neighbour"))["seq"] >= promised)
+        return bool((await site.current("keyed:neighbour")).get("seq", 0) >= promised)
 
     await site.until(stored)
     assert (await site.gateway_status())["closed"]
     assert (await site.get("accounting"))["closed"]
-
-
-async def device(site: Site, network: str, name: str) -> Device:
-    """A new one that the gateway knows; not connected."""
-    alias = {"network_id": network, "alias_key": "serial", "alias": name}
-    body = {"system_id": "site", "blueprint_id": "pump", "name": name, "aliases": [alias], "credential": True}
-    before = (await site.gateway_status())["registry"]["devices"]
-    made = await site.post("devices", body)
-
-    async def known() -> bool:
-        return bool((await site.gateway_status())["registry"]["devices"] > before)
-
-    await site.until(known)
-    return Device(site.mqtt_ports[network], name, made["credential"]["password"])
-
-
-async def current(site: Site, network: str, name: str) -> dict[str, Any]:
-    attributes = (await site.get(f"devices/{network}:serial:{name}/current"))["attributes"]
-    return {key: held["value"] for key, held in attributes.items()}
-
-
-async def history(site: Site, network: str, name: str) -> list[dict[str, Any]]:
-    """The newest hundred, the newest first."""
-    return list((await site.get(f"devices/{network}:serial:{name}/history"))["items"])
-
-
-async def refused(site: Site, user: str) -> list[dict[str, Any]]:
-    """What the gateway's /rejects shows of the packets of one user name, the newest first."""
-    seen = await gateway_rejects(site)
-    return [one for one in seen["refused"] if one["user_name"] == user]
-
-
-async def gateway_rejects(site: Site) -> dict[str, Any]:
-    found: dict[str, Any] = (await site.client.get(f"{site.status_url}/rejects")).raise_for_status().json()
-    return found
-
-
-async def turned_away(site: Site, code: str) -> int:
-    return int((await site.gateway_status())["turned_away"].get(code, 0))
-
-
-@contextlib.asynccontextmanager
-async def clouds_database(site: Site) -> AsyncIterator[Database]:
-    """For what a test cannot wait for: hours to pass."""
-    access = Access.load(site.folder / "cloud" / "postgresql" / "access.json")
-    assert access is not None
-    database = await Database.connect(Postgres().url(access))
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 def batch_of(alias: str, data: bytes) -> tuple[BatchKey, bytes]:
@@ -164,22 +102,22 @@ def flipped(data: bytes, at: int) -> bytes:
     ],
     ids=["length", "http", "protocol-name", "publish-first", "huge-connect"],
 )
-async def test_malformed_packets_of_strangers(site: Site, packets: bytes, code: str, word: str) -> None:
-    before = await turned_away(site, code)
+async def test_malformed_packets_of_strangers(site: WatchedSite, packets: bytes, code: str, word: str) -> None:
+    before = await site.turned_away(code)
     reader, writer = await asyncio.open_connection("127.0.0.1", site.mqtt_ports["keyed"])
     writer.write(packets)
     async with asyncio.timeout(10):
         assert await reader.read() == b""
     writer.close()
-    assert await turned_away(site, code) == before + 1
-    newest = (await refused(site, ""))[0]
+    assert await site.turned_away(code) == before + 1
+    newest = await site.newest_refused("")
     assert newest["code"] == code
     assert word in newest["detail"]
     assert packets.startswith(bytes.fromhex(newest["payload"]["hex"])), "its bytes, as they came"
 
 
-async def test_malformed_packets_of_a_device(site: Site) -> None:
-    bad = await device(site, "plain", "malformed")
+async def test_malformed_packets_of_a_device(site: WatchedSite) -> None:
+    bad = await site.device("plain", "malformed")
     for packet, word in (
         (b"\x36\x05\x00\x02up\x00", "QoS"),
         (b"\x32\x06\x00\x02up\x00\x00", "packet identifier 0"),
@@ -191,18 +129,18 @@ async def test_malformed_packets_of_a_device(site: Site) -> None:
             assert await bad.send(good=True)
             bad.write(packet)
             assert await bad.is_closed()
-        newest = (await refused(site, "malformed"))[0]
+        newest = await site.newest_refused("malformed")
         assert word in newest["detail"]
         assert bytes.fromhex(newest["payload"]["hex"]) == packet
 
 
-async def test_oversized_payloads(site: Site) -> None:
-    big = await device(site, "plain", "big")
+async def test_oversized_payloads(site: WatchedSite) -> None:
+    big = await site.device("plain", "big")
     fits = json.dumps({"n": 1, "fill": "x" * (PAYLOAD_BYTES_MAX - 20)}).encode().ljust(PAYLOAD_BYTES_MAX)
     async with big.connected():
         assert await big.publish(fits), "the limit itself is allowed"
         assert not await big.publish(fits + b" ")
-    newest = (await refused(site, "big"))[0]
+    newest = await site.newest_refused("big")
     assert newest["code"] == "limit"
     assert "262,145 bytes; the limit is 262,144" in newest["detail"]
 
@@ -211,22 +149,18 @@ async def test_oversized_payloads(site: Site) -> None:
     assert answer.status_code == 422
     assert "messages[0]" in answer.json()["detail"]
     assert "the limit is 262,144" in answer.json()["detail"]
-
-    async def stored() -> bool:
-        return bool((await current(site, "plain", "big")).get("n") == 1)
-
-    await site.until(stored)
+    await site.until_current("plain:big", n=1)
 
 
-async def test_wrong_passwords(site: Site) -> None:
-    known = await device(site, "keyed", "guessed")
-    before = await turned_away(site, "wrong_password")
+async def test_wrong_passwords(site: WatchedSite) -> None:
+    known = await site.device("keyed", "guessed")
+    before = await site.turned_away("wrong_password")
     assert await Device(site.mqtt_ports["keyed"], "guessed", "not-it").connect() == 5
     assert await Device(site.mqtt_ports["keyed"], "nobody", "not-it").connect() == 5
-    assert await turned_away(site, "wrong_password") == before + 2
-    newest = (await refused(site, "guessed"))[0]
+    assert await site.turned_away("wrong_password") == before + 2
+    newest = await site.newest_refused("guessed")
     assert newest["detail"] == "wrong password, or no device of this name"
-    assert "not-it" not in json.dumps(await gateway_rejects(site))
+    assert "not-it" not in json.dumps(await site.gateway_rejects())
     async with known.connected():
         assert await known.send(good=True)
 
@@ -239,8 +173,8 @@ async def test_wrong_passwords(site: Site) -> None:
     assert (await site.get("session"))["user"] == "admin"
 
 
-async def test_payloads_that_do_not_decode(site: Site) -> None:
-    babbler = await device(site, "plain", "babbler")
+async def test_payloads_that_do_not_decode(site: WatchedSite) -> None:
+    babbler = await site.device("plain", "babbler")
     payloads = [b"not json", b'{"temperature": 71.5', b"\xff\xfe\x00\x01", b"", b'"text"', b"[" * 100 + b"]" * 100]
     async with babbler.connected():
         for payload in payloads:
@@ -260,7 +194,7 @@ async def test_payloads_that_do_not_decode(site: Site) -> None:
     (first,) = [one for one in shown if one["payload_text"] == "not json"]
     assert (first["code"], first["network_id"], first["topic"]) == ("undecodable", "plain", "up")
     assert "not JSON" in first["detail"]
-    at_the_gateway = [one for one in (await gateway_rejects(site))["rejected"] if one["alias"] == "babbler"]
+    at_the_gateway = [one for one in (await site.gateway_rejects())["rejected"] if one["alias"] == "babbler"]
     assert sorted(bytes.fromhex(one["payload"]["hex"]) for one in at_the_gateway) == sorted(payloads)
     assert {one["detail"] for one in at_the_gateway} == {one["detail"] for one in shown}
     (group,) = [one for one in (await site.get("rejects/groups"))["items"] if one["alias"] == "babbler"]
@@ -271,8 +205,8 @@ async def test_payloads_that_do_not_decode(site: Site) -> None:
     assert answer.json()["field"] == "body"
 
 
-async def test_dates_of_1970_and_2099(site: Site) -> None:
-    clockless = await device(site, "plain", "clockless")
+async def test_dates_of_1970_and_2099(site: WatchedSite) -> None:
+    clockless = await site.device("plain", "clockless")
     now_ms = time.time_ns() // 1_000_000
     async with clockless.connected():
         assert await clockless.send(time=now_ms, temperature=20)
@@ -281,10 +215,10 @@ async def test_dates_of_1970_and_2099(site: Site) -> None:
         assert await clockless.send(time=time.time_ns() // 1_000_000, temperature=21)
 
     async def stored() -> bool:
-        return len(await history(site, "plain", "clockless")) == 4
+        return len(await site.history("plain:clockless")) == 4
 
     await site.until(stored)
-    rows = {row["data"]["temperature"]: row for row in await history(site, "plain", "clockless")}
+    rows = {row["data"]["temperature"]: row for row in await site.history("plain:clockless")}
     assert {value: row["time_replaced"] for value, row in rows.items()} == {
         20: False,
         1970: True,
@@ -295,14 +229,14 @@ async def test_dates_of_1970_and_2099(site: Site) -> None:
     for value in (1970, 2099):
         assert rows[value]["event_time"] == rows[value]["received_time"]
         assert abs(rows[value]["received_time"] - now_ms) < 60_000
-    assert (await current(site, "plain", "clockless"))["temperature"] == 21, "not 2099's, which would stay for ever"
+    assert (await site.current("plain:clockless"))["temperature"] == 21, "not 2099's, which would stay for ever"
 
 
 # Checksums
 
 
-async def test_a_batch_with_a_wrong_checksum_on_the_gateways_bus(site: Site) -> None:
-    await device(site, "plain", "sensor")
+async def test_a_batch_with_a_wrong_checksum_on_the_gateways_bus(site: WatchedSite) -> None:
+    await site.device("plain", "sensor")
     found = running(site.folder / "gateway")
     assert found is not None
     before = await site.gateway_status()
@@ -317,16 +251,12 @@ async def test_a_batch_with_a_wrong_checksum_on_the_gateways_bus(site: Site) -> 
         await bus.publish("inbound", batch, key=key)
     finally:
         await bus.close()
-
-    async def stored() -> bool:
-        return await current(site, "plain", "sensor") == {"n": 2}
-
-    await site.until(stored)
+    await site.until_current("plain:sensor", n=2)
 
 
-async def test_a_damaged_block_on_the_clouds_link(site: Site) -> None:
-    await device(site, "plain", "behind-saboteur")
-    url, token = await second_gateway(site)
+async def test_a_damaged_block_on_the_clouds_link(site: WatchedSite) -> None:
+    await site.device("plain", "behind-saboteur")
+    url, token = await site.enrol_by_hand("saboteur")
     epoch = secrets.randbits(63)
     _, batch = batch_of("behind-saboteur", b'{"n": 3}')
     now_ms = time.time_ns() // 1_000_000
@@ -341,20 +271,7 @@ async def test_a_damaged_block_on_the_clouds_link(site: Site) -> None:
         await link.send(encode_frame(Blocks(2, Lane.LIVE, Priority.TELEMETRY, (block,))))
         accepted = await frame(link, Accepted)
         assert [(span.epoch, span.first, span.end) for span in accepted.spans] == [(epoch, 0, 1)]
-
-    async def stored() -> bool:
-        return await current(site, "plain", "behind-saboteur") == {"n": 3}
-
-    await site.until(stored)
-
-
-async def second_gateway(site: Site) -> tuple[str, str]:
-    """The link's address, and a token for it."""
-    made = await site.post("gateways", {"id": "saboteur", "name": "Saboteur"})
-    key = Ed25519PrivateKey.generate()
-    body = {"token": made["enrolment"]["token"], "public_key": base64.b64encode(public_bytes(key)).decode()}
-    enrolled = await site.post("enrolments", body)
-    return enrolled["link_url"], sign(key, gateway_id="saboteur", project_id="p", now_s=int(time.time()))
+    await site.until_current("plain:behind-saboteur", n=3)
 
 
 async def frame(link: ClientConnection, kind: type[Frame]) -> Any:
@@ -371,12 +288,8 @@ async def frame(link: ClientConnection, kind: type[Frame]) -> Any:
 # Expired tokens
 
 
-async def test_an_expired_token_of_a_gateway(site: Site) -> None:
-    made = await site.post("gateways", {"id": "late", "name": "Late"})
-    key = Ed25519PrivateKey.generate()
-    body = {"token": made["enrolment"]["token"], "public_key": base64.b64encode(public_bytes(key)).decode()}
-    url = (await site.post("enrolments", body))["link_url"]
-    token = sign(key, gateway_id="late", project_id="p", now_s=int(time.time()) - 3600)
+async def test_an_expired_token_of_a_gateway(site: WatchedSite) -> None:
+    url, token = await site.enrol_by_hand("late", signed_ago_s=3600)
     with pytest.raises(InvalidStatus) as caught:
         await connect(url, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
     answer = caught.value.response
@@ -387,9 +300,9 @@ async def test_an_expired_token_of_a_gateway(site: Site) -> None:
     assert abs(problem["server_time_ms"] - time.time_ns() // 1_000_000) < 60_000, "so that a clock can be mended"
 
 
-async def test_an_expired_enrolment_token(site: Site, tmp_path: Path) -> None:
+async def test_an_expired_enrolment_token(site: WatchedSite, tmp_path: Path) -> None:
     made = await site.post("gateways", {"id": "tardy", "name": "Tardy"})
-    async with clouds_database(site) as database, database.connection() as conn:
+    async with site.database() as database, database.connection() as conn:
         await conn.execute("UPDATE enrolment_token SET expires_at = now() WHERE gateway_id = 'tardy'")
     token = made["enrolment"]["token"]
     code, output = await site.try_command("tidegate-edge", "enroll", site.url, "--token", token, "--data", tmp_path)
@@ -402,9 +315,9 @@ async def test_an_expired_enrolment_token(site: Site, tmp_path: Path) -> None:
     await site.command("tidegate-edge", "enroll", site.url, "--token", renewed["token"], "--data", tmp_path)
 
 
-async def test_an_expired_session(site: Site) -> None:
+async def test_an_expired_session(site: WatchedSite) -> None:
     held = jwt.decode(site.client.headers["Authorization"].split()[1], options={"verify_signature": False})
-    async with clouds_database(site) as database, database.transaction() as conn:
+    async with site.database() as database, database.transaction() as conn:
         key = await server_secret(conn, SESSION_SECRET)
     expired = make_token(key, int(held["sub"]), held["ver"], int(time.time()) - 1)
     answer = await site.client.get(f"{site.url}/api/v1/devices", headers={"Authorization": f"Bearer {expired}"})
@@ -427,7 +340,7 @@ async def test_an_expired_session(site: Site) -> None:
     ],
     ids=["syntax", "value", "name"],
 )
-async def test_bad_toml(site: Site, tmp_path: Path, command: str, text: str, message: str) -> None:
+async def test_bad_toml(site: WatchedSite, tmp_path: Path, command: str, text: str, message: str) -> None:
     await says(site, tmp_path, command, text, message)
 
 
@@ -440,11 +353,13 @@ async def test_bad_toml(site: Site, tmp_path: Path, command: str, text: str, mes
         ("tidegate-cloud", "[database]\nurl = 'mysql://u:hush@h/d'\n", "url must begin with postgresql://"),
     ],
 )
-async def test_settings_beyond_their_limits(site: Site, tmp_path: Path, command: str, text: str, message: str) -> None:
+async def test_settings_beyond_their_limits(
+    site: WatchedSite, tmp_path: Path, command: str, text: str, message: str
+) -> None:
     await says(site, tmp_path, command, text, message)
 
 
-async def says(site: Site, folder: Path, command: str, text: str, message: str) -> None:
+async def says(site: WatchedSite, folder: Path, command: str, text: str, message: str) -> None:
     """`run` and `config check` alike end with the message, before anything is started."""
     file = folder / "bad.toml"
     file.write_text(text)
@@ -457,7 +372,7 @@ async def says(site: Site, folder: Path, command: str, text: str, message: str) 
         assert "hush" not in output
 
 
-async def test_an_occupied_port_of_the_gateway(site: Site, tmp_path: Path) -> None:
+async def test_an_occupied_port_of_the_gateway(site: WatchedSite, tmp_path: Path) -> None:
     taken = site.mqtt_ports["keyed"]
     other = GatewaySite(tmp_path)
     other.enrol()
@@ -477,7 +392,7 @@ async def test_an_occupied_port_of_the_gateway(site: Site, tmp_path: Path) -> No
     assert "Traceback" not in output
 
 
-async def test_an_occupied_port_of_the_cloud(site: Site, tmp_path: Path) -> None:
+async def test_an_occupied_port_of_the_cloud(site: WatchedSite, tmp_path: Path) -> None:
     file = tmp_path / "cloud.toml"
     file.write_text(f'data_dir = "{tmp_path / "cloud"}"\n[http]\nport = {site.http_port}\n')
     code, output = await site.try_command("tidegate-cloud", "run", "--config", file)
@@ -489,7 +404,7 @@ async def test_an_occupied_port_of_the_cloud(site: Site, tmp_path: Path) -> None
     assert not (tmp_path / "cloud").exists(), "known before anything was made"
 
 
-async def test_an_unreachable_database(site: Site, tmp_path: Path) -> None:
+async def test_an_unreachable_database(site: WatchedSite, tmp_path: Path) -> None:
     file = tmp_path / "cloud.toml"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port, reason in ((free_port(), "connection refused"), (silent.getsockname()[1], "no answer within 1 s")):
@@ -511,8 +426,8 @@ async def test_an_unreachable_database(site: Site, tmp_path: Path) -> None:
 # A full log; last, as the site is without its cloud for a while
 
 
-async def test_a_full_log(site: Site, neighbour: Neighbour) -> None:
-    flood, late = await device(site, "plain", "flood"), await device(site, "plain", "late")
+async def test_a_full_log(site: WatchedSite, neighbour: Neighbour) -> None:
+    flood, late = await site.device("plain", "flood"), await site.device("plain", "late")
     await site.cloud.stop()
     promised = 0
     async with flood.connected():
@@ -526,7 +441,7 @@ async def test_a_full_log(site: Site, neighbour: Neighbour) -> None:
     assert status["log"]["used_bytes"] <= status["log"]["max_bytes"] == LOG_BYTES_MIN
     assert status["refused"]["log-full"] >= 1
     assert status["log"]["trouble"].startswith("log-full: ")
-    newest = (await refused(site, "flood"))[0]
+    newest = await site.newest_refused("flood")
     assert (newest["code"], newest["detail"]) == ("log-full", "1 records were not taken")
     ready = await site.client.get(f"{site.status_url}/readyz")
     assert ready.status_code == 503
@@ -545,16 +460,12 @@ async def test_a_full_log(site: Site, neighbour: Neighbour) -> None:
     assert await late.send(good=True)
     await late.close()
     assert (await site.client.get(f"{site.status_url}/readyz")).status_code == 200
-
-    async def stored() -> bool:
-        return bool((await current(site, "plain", "flood")).get("seq") == promised)
-
-    await site.until(stored)
-    seqs = [row["data"]["seq"] for row in await history(site, "plain", "flood")]
+    await site.until_current("plain:flood", seq=promised)
+    seqs = [row["data"]["seq"] for row in await site.history("plain:flood")]
     assert sorted(seqs) == list(range(1, promised + 1)), "what was promised, once; what was refused, not"
 
 
-async def test_the_neighbour_lost_nothing_and_nothing_was_doubled(site: Site, neighbour: Neighbour) -> None:
+async def test_the_neighbour_lost_nothing_and_nothing_was_doubled(site: WatchedSite, neighbour: Neighbour) -> None:
     await neighbour.pause()
     promised = neighbour.acknowledged
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.end_to_end.engines import kill_engine
 from tests.end_to_end.site import Site
 
 MESSAGES = 30_000
@@ -59,23 +57,11 @@ async def _kill_cloud(site: Site, chance: random.Random) -> None:
     for number in range(KILLS):
         await asyncio.sleep(chance.uniform(1.0, 6.0))
         if number == 3:
-            _kill_engine(site, "postgres")
+            kill_engine(site.folder, "postgres")
         if number == 5:
-            _kill_engine(site, "nats-server")
+            kill_engine(site.folder, "nats-server")
         await asyncio.sleep(chance.uniform(0.0, 0.5))
         await site.cloud.kill()
         if number == 7:
             await asyncio.sleep(CLOUD_GONE_S)
         await site.start_cloud()
-
-
-def _kill_engine(site: Site, program: str) -> None:
-    """The server itself; PostgreSQL's workers end when they see that it is gone."""
-    ours = {entry.stat().st_ino for entry in (site.folder / "cloud").rglob("*") if entry.is_dir()}
-    found = [
-        process.pid
-        for process in psutil.process_iter(["name", "ppid"])
-        if process.info["name"] == program and Path(f"/proc/{process.pid}/cwd").stat().st_ino in ours
-    ]
-    (server,) = [pid for pid in found if psutil.Process(pid).ppid() not in found]
-    os.kill(server, signal.SIGKILL)

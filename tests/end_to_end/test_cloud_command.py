@@ -1,0 +1,38 @@
+"""`tidegate-cloud` from its first start on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.end_to_end.site import Site
+
+
+async def test_the_first_start_says_how_to_get_in(tmp_path: Path) -> None:
+    async with Site(tmp_path) as site:
+        await site.start_cloud()
+        hint = f"tidegate-cloud user reset admin --config {site.cloud_toml}"
+        said = site.cloud.log.read_text()
+        assert f"sign in       nobody can yet: {hint}\n" in said
+
+        code, output = await site.try_command("tidegate-cloud", "user", "reset", "eve", "--config", site.cloud_toml)
+        assert code == 1
+        assert output == "error: no user is called eve\n  try: the first user is called admin\n"
+
+        name, *words = hint.split()
+        shown = await site.command(name, *words)
+        user, _, password = shown.strip().partition(" / ")
+        assert user == "admin"
+        answer = await site.client.post(f"{site.url}/api/v1/session", json={"user": user, "password": password})
+        assert answer.status_code == 200
+
+        newer = json.loads(await site.command(name, *words, "--json"))["password"]
+        answer = await site.client.post(f"{site.url}/api/v1/session", json={"user": user, "password": password})
+        assert answer.status_code == 401, "the old one ended"
+        answer = await site.client.post(f"{site.url}/api/v1/session", json={"user": user, "password": newer})
+        assert answer.status_code == 200
+
+        assert await site.cloud.stop() == 0
+        site.cloud.log.write_text("")
+        await site.start_cloud()
+        assert "sign in" not in site.cloud.log.read_text()
