@@ -13,7 +13,7 @@ from starlette.routing import WebSocketRoute
 
 from cloud.api.app import create_app
 from cloud.api.context import ApiContext, ApiSettings
-from cloud.config import CloudConfig
+from cloud.config import JETSTREAM_BYTES_MIN, CloudConfig
 from cloud.db import users
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.db.errors import NotFoundError
@@ -33,6 +33,7 @@ from cloud.services.replay import InboxReplay
 from cloud.services.runner import ServiceRunner
 from cloud.services.transponder import Transponder
 from cloud.topics import ROUTABLE, TOPICS
+from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
 from tidegate.console import UserError
 from tidegate.logs import get_logger
@@ -69,7 +70,7 @@ async def run_cloud(
         engines = await stack.enter_async_context(Engines(_engine_settings(config), progress))
         database = await _open_database(engines.database_url, progress)
         stack.push_async_callback(database.close)
-        bus = await JetStreamBus.connect(engines.nats_url, TOPICS)
+        bus = await _connect_bus(engines.nats_url)
         stack.push_async_callback(bus.close)
         feed = await RegistryFeed.open(database)
         stack.push_async_callback(feed.close)
@@ -188,15 +189,30 @@ def _engine_settings(config: CloudConfig) -> EngineSettings:
 
 
 async def _open_database(url: str, progress: Progress) -> Database:
-    database = await Database.connect(url)
     try:
-        applied = await migrate(database)
-    except BaseException:
-        await database.close()
-        raise
+        database = await Database.connect(url)
+        try:
+            applied = await migrate(database)
+        except BaseException:
+            await database.close()
+            raise
+    except DatabaseError as error:
+        raise UserError(
+            f"the database cannot be used: {error}", "start again once it answers; its log says more"
+        ) from None
     if applied:
         progress("postgresql", f"schema at migration {applied[-1].number}")
     return database
+
+
+async def _connect_bus(url: str) -> JetStreamBus:
+    try:
+        return await JetStreamBus.connect(url, TOPICS)
+    except BusError as error:
+        raise UserError(
+            f"NATS cannot be used: {error}",
+            f"its JetStream needs file storage for {JETSTREAM_BYTES_MIN} bytes of topics, and has to answer",
+        ) from None
 
 
 async def _anybody(database: Database) -> bool:

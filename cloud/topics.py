@@ -14,9 +14,13 @@ DEFAULT_PROCESSOR: Final = "default-processor"
 WRITER: Final = "writer"
 """Message batches on their way into the databases."""
 
+PROCESSOR: Final = "processor"
+TRANSPONDER: Final = "transponder"
+"""Services are called as their channels and as the hops that their progress is kept under."""
+
 TOPICS: Final = (
-    TopicSpec(DEFAULT_PROCESSOR, ("processor",), TOPIC_BYTES_MAX),
-    TopicSpec(WRITER, ("transponder",), TOPIC_BYTES_MAX),
+    TopicSpec(DEFAULT_PROCESSOR, (PROCESSOR,), TOPIC_BYTES_MAX),
+    TopicSpec(WRITER, (TRANSPONDER,), TOPIC_BYTES_MAX),
 )
 
 ROUTABLE: Final = frozenset({WRITER})

@@ -6,6 +6,7 @@ import re
 from importlib import resources
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from cloud.db.database import Connection, Database
@@ -46,13 +47,19 @@ def known_migrations() -> list[Migration]:
 
 async def migrate(database: Database) -> list[Migration]:
     """Applies what is missing, each file in a transaction of its own, and gives what it applied. Safe to call from
-    several processes at once. Raises UserError if the database is newer than this version."""
+    several processes at once. Raises UserError if the database is newer than this version, or takes no tables."""
     known = known_migrations()
     applied = []
-    for migration in known:
-        async with database.transaction() as conn:
-            if await _apply(conn, migration, known):
-                applied.append(migration)
+    try:
+        for migration in known:
+            async with database.transaction() as conn:
+                if await _apply(conn, migration, known):
+                    applied.append(migration)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise UserError(
+            f"the database's schema cannot be made: {error}",
+            "let the user that database.url names own the database, or GRANT CREATE ON SCHEMA public to it",
+        ) from None
     return applied
 
 

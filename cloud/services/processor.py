@@ -13,7 +13,7 @@ from cloud.db.database import Connection
 from cloud.db.progress import Claim, claim
 from cloud.model.route import next_topic
 from cloud.services.service import Output
-from cloud.topics import DEFAULT_PROCESSOR, ROUTABLE, WRITER
+from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, ROUTABLE, TRANSPONDER, WRITER
 from protocols.batch import RecordBatch
 from protocols.block import BlockHead, open_block, read_head
 from protocols.messages import Lane
@@ -42,7 +42,7 @@ class Registries(Protocol):
 
 
 class Processor:
-    name = "processor"
+    name = PROCESSOR
     reads = DEFAULT_PROCESSOR
     writes: tuple[str, ...] = (WRITER,)
 
@@ -92,6 +92,8 @@ class Processor:
                 projects = await self._projects_of(conn, {run.source_id})
                 claimed.count(run.source_id, run.epoch, "dead_records", lost)
                 await claimed.settle(conn)
+                # Nothing of it will reach the writer: without this it would seem to be on its way there for ever.
+                await (await claim(conn, TRANSPONDER, claimed.runs[0])).settle(conn)
                 await dead_letters.add(
                     conn,
                     project_id=projects[run.source_id],

@@ -10,7 +10,7 @@ from cloud.db import current, dead_letters, history
 from cloud.db.database import Connection
 from cloud.db.progress import claim
 from cloud.services.service import Output
-from cloud.topics import WRITER
+from cloud.topics import TRANSPONDER, WRITER
 from protocols.messages import Lane
 from protocols.shipment import Run, concat, decode_messages, encode_messages, record_places, restrict
 
@@ -19,7 +19,7 @@ PARTITION_CHECK_S = 3600.0
 
 
 class Transponder:
-    name = "transponder"
+    name = TRANSPONDER
     reads = WRITER
     writes: tuple[str, ...] = ()
 

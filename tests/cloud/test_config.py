@@ -51,7 +51,7 @@ def test_buses_that_may_be_named(tmp_path: Path, url: str) -> None:
         ("[http]\npublic_url = 'cloud.example'", "line 1: http: public_url must begin with http:// or https://"),
         ("[database]\nurl = 'mysql://u:hush@db'", "line 1: database: url must begin with postgresql://"),
         ("[nats]\nurl = 'nats://one,two'", "line 1: nats: url must begin with nats:// or tls://, each of several"),
-        ("[nats]\njetstream_bytes_max = 5", "nats.jetstream_bytes_max: 5 is below the minimum 17179869184"),
+        ("[nats]\njetstream_bytes_max = 5", f"nats.jetstream_bytes_max: 5 is below the minimum {JETSTREAM_BYTES_MIN}"),
         ("[engines]\nreach_within_s = 0", "line 2: engines.reach_within_s: 0 is not above 0"),
         ("[engines]\nreach_within = 1", "line 2: engines.reach_within: no such setting"),
     ],

@@ -31,6 +31,24 @@ async def test_a_database_of_a_newer_version_is_refused_with_a_remedy(new_databa
     assert "newer" in caught.value.remedy
 
 
+async def test_a_database_that_takes_no_tables_is_refused_with_a_remedy(empty_database_url: str) -> None:
+    owner = await Database.connect(empty_database_url)
+    async with owner.connection() as conn:
+        await conn.execute("REVOKE CREATE ON SCHEMA public FROM public")  # the default from PostgreSQL 15 on
+        await conn.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    try:
+        place = urlsplit(empty_database_url)
+        guest = await Database.connect(urlunsplit(place._replace(netloc=f"guest:guest@{place.hostname}:{place.port}")))
+        with pytest.raises(UserError, match="permission denied for schema public") as caught:
+            await migrate(guest)
+        assert "GRANT CREATE ON SCHEMA public" in caught.value.remedy
+        await guest.close()
+    finally:
+        async with owner.connection() as conn:
+            await conn.execute("DROP ROLE guest")
+        await owner.close()
+
+
 async def test_a_deadlock_is_repeated_until_both_are_through(new_database: Database) -> None:
     async with new_database.connection() as conn:
         await conn.execute("CREATE TABLE tally (id integer PRIMARY KEY, n integer NOT NULL)")

@@ -46,7 +46,8 @@ UNREACHABLE_S = 30.0
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedSite]:
-    async with WatchedSite(tmp_path_factory.mktemp("bad")) as site:
+    site = WatchedSite(tmp_path_factory.mktemp("bad"))
+    async with site:
         await site.set_up()
         yield site
 

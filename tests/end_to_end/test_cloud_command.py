@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.end_to_end.site import Site
+from cloud.config import JETSTREAM_BYTES_MIN
+from protocols.limits import NATS_PAYLOAD_BYTES_MAX
+from tests.contract.nats_server import binary, free_port
+from tests.end_to_end.site import Process, Site
 
 
 async def test_the_first_start_says_how_to_get_in(tmp_path: Path) -> None:
@@ -36,3 +39,22 @@ async def test_the_first_start_says_how_to_get_in(tmp_path: Path) -> None:
         site.cloud.log.write_text("")
         await site.start_cloud()
         assert "sign in" not in site.cloud.log.read_text()
+
+
+async def test_a_bus_without_room_for_the_topics(tmp_path: Path) -> None:
+    port = free_port()
+    settings = f'listen: "127.0.0.1:{port}"\nmax_payload: {NATS_PAYLOAD_BYTES_MAX}\n'
+    (tmp_path / "nats.conf").write_text(
+        f'{settings}jetstream {{ store_dir: "{tmp_path / "store"}", sync_interval: always, max_file_store: 1GB }}\n'
+    )
+    nats = Process("nats", [binary(), "-c", tmp_path / "nats.conf"], tmp_path / "nats.log")
+    async with Site(tmp_path) as site:
+        site.cloud_toml.write_text(f'{site.cloud_toml.read_text()}url = "nats://127.0.0.1:{port}"\n')
+        await nats.start()
+        try:
+            code, output = await site.try_command("tidegate-cloud", "run", "--config", site.cloud_toml)
+        finally:
+            await nats.stop()
+    assert code == 1
+    assert "error: NATS cannot be used: JetStream does not take topic default-processor: insufficient storage" in output
+    assert f"  try: its JetStream needs file storage for {JETSTREAM_BYTES_MIN} bytes of topics" in output
