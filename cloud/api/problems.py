@@ -104,7 +104,8 @@ async def _of_row(_request: Request, error: Exception) -> Response:
         case TakenError():
             return Problem(409, "exists", "Exists already", detail, field=error.field).response()
         case DanglingError():
-            return Problem(422, "invalid", "Invalid request", detail, field=error.field).response()
+            remedy = f"GET /api/v1/{error.kind}s lists what there is"
+            return Problem(422, "invalid", "Invalid request", detail, field=error.field, remedy=remedy).response()
         case InUseError():
             remedy = f"remove the {error.by} first"
             return Problem(409, "in-use", "In use", detail, remedy=remedy).response()

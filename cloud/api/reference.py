@@ -20,6 +20,7 @@ async def reference() -> HTMLResponse:
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
 
+@router.get("/")
 @router.get("/api")
 @router.get("/api/v1")
 async def to_reference() -> RedirectResponse:

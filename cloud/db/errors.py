@@ -35,6 +35,7 @@ class DanglingError(RowError):
     def __init__(self, field: str, kind: str, ref: object) -> None:
         super().__init__(f"{field} names {kind} {ref}, which does not exist")
         self.field = field
+        self.kind = kind
 
 
 class InUseError(RowError):
