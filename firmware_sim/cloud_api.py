@@ -91,11 +91,17 @@ class GatewayAccounting(msgspec.Struct, frozen=True):
         totals = self.totals
         return self.closed and totals.logged == totals.accepted + totals.pending + totals.evicted + totals.damaged
 
-    def line(self) -> str:
+    def line(self, *, brief: bool = False) -> str:
+        """The equation and the link; `brief`: without what is rare and zero."""
         totals = self.totals
+        rare = [
+            f" + {name} {count:,}"
+            for name, count in (("evicted", totals.evicted), ("damaged", totals.damaged))
+            if count or not brief
+        ]
         return (
-            f"logged {totals.logged:,} = accepted {totals.accepted:,} + pending {totals.pending:,}"
-            f" + evicted {totals.evicted:,} + damaged {totals.damaged:,} · link {self.link.state}"
+            f"logged {totals.logged:,} = accepted {totals.accepted:,} + pending {totals.pending:,}{''.join(rare)}"
+            f" · link {self.link.state}"
         )
 
 

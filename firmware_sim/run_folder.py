@@ -69,9 +69,20 @@ def read_state(folder: Path) -> DemoState | None:
 def running_state(folder: Path) -> DemoState:
     """Of a demo that runs. Raises UserError where none does."""
     state = read_state(folder)
-    if state is None or not state.pids:
-        raise UserError(f"no demo runs in {folder}", "make run, in another terminal")
+    if state is None:
+        raise no_demo(folder)
+    if not state.pids:
+        raise UserError(f"no demo runs in {_typed(folder)}", "make run, in another terminal")
     return state
+
+
+def no_demo(folder: Path) -> UserError:
+    """What a command says that was started where no demo ever was."""
+    return UserError(f"no demo in {_typed(folder)}", "cd to the clone (make run starts a demo there), or --run DIR")
+
+
+def _typed(folder: Path) -> str:
+    return str(folder) if folder.is_absolute() else f"./{folder}"
 
 
 def write_state(folder: Path, state: DemoState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +26,23 @@ FETCHES_MAX: Final = 4
 """Histories read at once: the cloud has other users."""
 MARGIN_MS: Final = 3_600_000
 """Asked for before and after the run: clocks may differ, and messages from outside of it are told apart anyway."""
-_SOURCE_RECORDS: Final = ("decoded_records", "rejected_records", "dead_records", "records_in_pipeline")
-_SOURCE_MESSAGES: Final = ("stored", "repeated", "unresolved", "rejected", "stopped", "dead", "in_pipeline")
+_SOURCE_RECORDS: Final = {
+    "decoded_records": "decoded",
+    "rejected_records": "rejected",
+    "dead_records": "dead",
+    "records_in_pipeline": "in pipeline",
+}
+"""The parts of `accepted`, and what they are called on the screen."""
+_SOURCE_MESSAGES: Final = {
+    "stored": "stored",
+    "repeated": "repeated",
+    "unresolved": "unresolved",
+    "rejected": "rejected",
+    "stopped": "stopped",
+    "dead": "dead",
+    "in_pipeline": "in pipeline",
+}
+"""The parts of `decoded`."""
 
 
 class VerifyPlan(msgspec.Struct, frozen=True):
@@ -56,6 +72,10 @@ class Pipeline(msgspec.Struct, frozen=True):
         return sum(source["records_in_pipeline"] + source["in_pipeline"] for source in self.sources)
 
     @property
+    def on_its_way(self) -> int:
+        return self.pending + self.in_pipeline
+
+    @property
     def is_empty(self) -> bool:
         return not self.unreachable and self.pending == 0 and self.in_pipeline == 0
 
@@ -79,6 +99,21 @@ def source_name(source: dict[str, Any]) -> str:
     return str(source["gateway_id"] or kinds.get(source["kind"], source["kind"]))
 
 
+def source_line(source: dict[str, Any]) -> str:
+    """Both equations of a source, to be read and added up."""
+    records = _sum(source, _SOURCE_RECORDS)
+    # Services reject records and not messages, as a rule: that part is named where there is something in it.
+    parts = {name: word for name, word in _SOURCE_MESSAGES.items() if name != "rejected" or source[name]}
+    return (
+        f"{source_name(source)}: records accepted {source['accepted']:,} = {records}; "
+        f"messages decoded {source['decoded']:,} = {_sum(source, parts)}"
+    )
+
+
+def _sum(source: dict[str, Any], parts: dict[str, str]) -> str:
+    return " + ".join(f"{word} {source[name]:,}" for name, word in parts.items())
+
+
 class Progress(msgspec.Struct, frozen=True):
     """What is shown while it takes."""
 
@@ -96,6 +131,16 @@ class Progress(msgspec.Struct, frozen=True):
         return f"pending {self.pending:,} · in pipeline {self.in_pipeline:,}{missing} · {self.remaining_s:.0f} s left"
 
 
+class Outcome(enum.StrEnum):
+    """What a proof comes to."""
+
+    HOLDS = "holds"
+    WAITING = "waiting"
+    """Not proven yet: what is not stored can all be on its way."""
+    LOST = "lost"
+    """It can not: something is missing, doubled, or not accounted for."""
+
+
 class Proof(msgspec.Struct, frozen=True):
     """What `verify` found."""
 
@@ -103,6 +148,9 @@ class Proof(msgspec.Struct, frozen=True):
     devices: tuple[Verdict, ...]
     pipeline: Pipeline
     open_equations: tuple[str, ...]
+    on_its_way: int
+    """Pending at gateways and in the cloud's pipeline, before the last comparison or after it, whichever is more: a
+    message that the comparison did not find was among them, if it is not lost."""
     at_rest: bool
     """Nothing was on its way at the end; while a fleet goes on sending there always is."""
     fleet_running: bool
@@ -116,6 +164,15 @@ class Proof(msgspec.Struct, frozen=True):
             and not self.pipeline.unreachable
             and (self.at_rest or self.fleet_running)
         )
+
+    @property
+    def verdict(self) -> Outcome:
+        if self.holds:
+            return Outcome.HOLDS
+        can_be_on_its_way = bool(self.pipeline.unreachable) or self.total.missing <= self.on_its_way
+        if self.total.doubled or self.open_equations or not can_be_on_its_way:
+            return Outcome.LOST
+        return Outcome.WAITING
 
 
 class Verification:
@@ -143,13 +200,14 @@ class Verification:
         running = is_being_written(self._plan.ledger)
         tallies = read_ledger(self._plan.ledger)
         pipeline = await self._come_to_rest(running)
-        verdicts = await self._compare(tallies, pipeline)
+        verdicts, before = await self._compare(tallies, pipeline)
         pipeline = await self._look()
         return Proof(
             add_up("all", "", verdicts),
             tuple(verdicts),
             pipeline,
             tuple(pipeline.open_equations()),
+            max(before.on_its_way, pipeline.on_its_way),
             pipeline.is_empty,
             running,
         )
@@ -163,8 +221,9 @@ class Verification:
             self._tell(pipeline, None)
             await asyncio.sleep(LOOK_S)
 
-    async def _compare(self, tallies: Tallies, pipeline: Pipeline) -> list[Verdict]:
-        """Each device; those of which something is not there yet again, as long as there is time."""
+    async def _compare(self, tallies: Tallies, pipeline: Pipeline) -> tuple[list[Verdict], Pipeline]:
+        """Each device; those of which something is not there yet again, as long as there is time. And the accounting
+        before the last time."""
         verdicts: dict[int, Verdict] = {}
         wanted = [number for number in range(len(tallies.devices)) if tallies.of_device(number)]
         while True:
@@ -176,7 +235,7 @@ class Verification:
             else:
                 wanted = [number for number, verdict in verdicts.items() if verdict.missing]
                 if not wanted or not self._is_time_left():
-                    return [verdicts[number] for number in sorted(verdicts)]
+                    return [verdicts[number] for number in sorted(verdicts)], pipeline
             await asyncio.sleep(LOOK_S)
             pipeline = await self._look()
             self._tell(pipeline, sum(verdict.missing for verdict in verdicts.values()))

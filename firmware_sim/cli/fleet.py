@@ -17,7 +17,7 @@ from firmware_sim.devices.mqtt import DeviceSettings
 from firmware_sim.devices.roster import PORT_MAX, RosterDevice, check_roster, read_roster
 from firmware_sim.fleet import Fleet, FleetPlan, FleetState
 from firmware_sim.ledger import LedgerWriter
-from firmware_sim.run_folder import DemoState, read_state
+from firmware_sim.run_folder import DemoState, no_demo, read_state
 from firmware_sim.signals import PROFILES
 from tidegate.console import Live, UserError, live, print_json
 from tidegate.loop import run
@@ -85,7 +85,10 @@ def fleet(
 
     Ends by itself with --messages or --seconds, else with Ctrl-C. Exit code 0: all that was made is acknowledged.
     """
-    demo = read_state(run_folder) or DemoState()
+    found = read_state(run_folder)
+    if found is None and devices is None and network_password is None:
+        raise no_demo(run_folder)
+    demo = found or DemoState()
     roster = choose_devices(
         read_roster(devices) if devices else demo.devices,
         count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Final
@@ -29,11 +30,23 @@ def duration_s(text: str) -> float:
 
 
 def assignment(text: str) -> tuple[str, object]:
-    """`temperature=71.5` as name and value: a JSON value if it is one, else a string. Raises UserError."""
+    """`temperature=71.5` as name and value: a JSON value if it is one, else a string. Raises UserError; also for NaN
+    and Infinity: whoever writes them means a number, and must not find a string stored."""
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise UserError(f"{text!r} is not name=value", "tidegate-sim send bench-01 temperature=71.5")
     try:
         return name, msgspec.json.decode(value)
     except msgspec.DecodeError:
+        if _is_unbounded(value):
+            raise UserError(
+                f"{value} is not a number JSON can hold", f"a finite number; as a string: '{name}=\"{value}\"'"
+            ) from None
         return name, value
+
+
+def _is_unbounded(value: str) -> bool:
+    try:
+        return not math.isfinite(float(value))
+    except ValueError:
+        return False

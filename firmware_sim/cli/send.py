@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -22,12 +24,14 @@ from firmware_sim.devices.packets import (
     encode_publish,
 )
 from firmware_sim.devices.roster import PORT_MAX, RosterDevice
-from firmware_sim.run_folder import DemoState, read_state
+from firmware_sim.run_folder import DemoState, no_demo, read_state
 from tidegate.console import UserError, print_json
 
 ANSWER_S: Final = 10.0
 """For each of connection, CONNACK and PUBACK; a disk on a bad day takes milliseconds."""
 READ_BYTES: Final = 4096
+NAMES_MAX: Final = 5
+"""Named where no name is like the one that was written; all are in demo.json."""
 
 
 def send(
@@ -44,8 +48,8 @@ def send(
     run_folder: RunFolder = DEFAULT_RUN_FOLDER,
 ) -> None:
     """Send one message by MQTT, QoS 1, and wait for its acknowledgement."""
-    demo = read_state(run_folder) or DemoState()
     payload = dict(assignment(value) for value in values)
+    demo = _demo(run_folder, password)
     host, port = host or demo.mqtt_host, port or demo.mqtt_port or 1883
     secret = password or choose_password(demo, device, network_credential=network_credential)
     latency_ms = asyncio.run(_send(host, port, device, secret, topic, payload))
@@ -57,19 +61,35 @@ def send(
         typer.echo(f"  {line}")
 
 
+def _demo(run_folder: Path, password: str | None) -> DemoState:
+    """The demo's; where there is none, a password must do."""
+    demo = read_state(run_folder)
+    if demo is None and password is None:
+        raise no_demo(run_folder)
+    return demo or DemoState()
+
+
 def choose_password(demo: DemoState, device: str, *, network_credential: bool) -> str:
     """Raises UserError where the demo knows none."""
     if network_credential:
         if not demo.network_password:
             raise UserError("the demo has no network credential", "make run, or --password")
         return demo.network_password
-    for known in _known(demo):
-        if known.name == device:
-            return known.password
-    raise UserError(
-        f"the demo has no device {device!r}",
-        f"one of {', '.join(known.name for known in _known(demo)) or 'none'}; or --network-credential; or --password",
-    )
+    passwords = {known.name: known.password for known in _known(demo)}
+    if device not in passwords:
+        raise UserError(
+            f"the demo has no device {device!r}",
+            f"{_suggestion(device, list(passwords))}; or --network-credential, for one that nobody has created yet;"
+            " or --password",
+        )
+    return passwords[device]
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {close[0]}?"
+    more = f" and {len(known) - NAMES_MAX} more" if len(known) > NAMES_MAX else ""
+    return f"one of {', '.join(known[:NAMES_MAX]) or 'none'}{more}"
 
 
 def _known(demo: DemoState) -> list[RosterDevice]:

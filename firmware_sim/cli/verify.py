@@ -13,10 +13,10 @@ import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, duration_s
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
-from firmware_sim.run_folder import DemoState, read_state
+from firmware_sim.run_folder import DemoState, no_demo, read_state
 from firmware_sim.verdict import Verdict, add_up
+from firmware_sim.verify import Outcome, Proof, Verification, VerifyPlan, source_line
 from firmware_sim.verify import Progress as VerifyProgress
-from firmware_sim.verify import Proof, Verification, VerifyPlan, source_name
 from tidegate.console import Live, UserError, live, print_json, show
 
 COLUMNS: Final = {
@@ -33,6 +33,9 @@ COLUMNS: Final = {
     "unsent": "unsent",
     "dropped": "dropped",
 }
+
+EXIT_CODES: Final = {Outcome.HOLDS: 0, Outcome.WAITING: 3, Outcome.LOST: 1}
+"""2 is wrong usage."""
 
 
 def verify(
@@ -52,9 +55,13 @@ def verify(
 ) -> None:
     """Prove that nothing was lost and nothing doubled.
 
-    Exit code 0: every acknowledged message is stored, none twice, and the accounting is closed.
+    Exit code 0: every acknowledged message is stored, none twice, and the accounting is closed. 3: not proven yet, what
+    is not stored is on its way. 1: it does not hold.
     """
-    demo = read_state(run_folder) or DemoState()
+    found = read_state(run_folder)
+    if found is None and api is None:
+        raise no_demo(run_folder)
+    demo = found or DemoState()
     base = api or demo.api
     if not base:
         raise UserError("no cloud is known", "make run, or name one with --api")
@@ -66,10 +73,11 @@ def verify(
     )
     proof = asyncio.run(_verify(plan, base, user or demo.user, password or demo.password, token or "", as_json))
     if as_json:
-        print_json({"holds": proof.holds, **{name: getattr(proof, name) for name in proof.__struct_fields__}})
+        fields = {name: getattr(proof, name) for name in proof.__struct_fields__}
+        print_json({"verdict": proof.verdict, "holds": proof.holds, **fields})
     else:
         _print(proof, each)
-    raise typer.Exit(0 if proof.holds else 1)
+    raise typer.Exit(EXIT_CODES[proof.verdict])
 
 
 async def _verify(plan: VerifyPlan, base: str, user: str, password: str, token: str, quiet: bool) -> Proof:
@@ -94,20 +102,19 @@ def _tell(shown: Live, progress: VerifyProgress) -> None:
 
 def _print(proof: Proof, each: bool) -> None:
     rows = list(proof.devices) if each else _by_network(proof.devices)
-    show([_row(verdict) for verdict in [*rows, proof.total]], columns=COLUMNS, as_json=False)
+    # What may still come is not called missing.
+    columns = COLUMNS if proof.verdict is not Outcome.WAITING else COLUMNS | {"missing": "not there yet"}
+    show([_row(verdict) for verdict in [*rows, proof.total]], columns=columns, as_json=False)
     typer.echo()
     for gateway in proof.pipeline.gateways:
         typer.echo(f"gateway  {gateway.line()}")
     for source in proof.pipeline.sources:
         if not source["accepted"] and not source["decoded"]:
             continue  # nothing ever came that way
-        typer.echo(
-            f"cloud    {source_name(source)}: accepted {source['accepted']:,}, "
-            f"stored {source['stored']:,}, repeated {source['repeated']:,}, unresolved {source['unresolved']:,}, "
-            f"in pipeline {source['records_in_pipeline'] + source['in_pipeline']:,}"
-        )
+        typer.echo(f"cloud    {source_line(source)}")
+    sign = "…" if proof.verdict is Outcome.WAITING else "✗"
     for line in faults(proof):
-        typer.echo(f"✗ {line}")
+        typer.echo(f"{sign} {line}")
     if proof.holds:
         moving = "; a fleet is still sending, its newest messages are not part of this" if proof.fleet_running else ""
         typer.echo(f"✓ nothing missing, nothing doubled, accounting closed{moving}")
@@ -117,11 +124,14 @@ def faults(proof: Proof) -> list[str]:
     """Why the proof does not hold, in words."""
     total = proof.total
     found: list[str] = []
-    if total.missing:
-        found.append(f"{total.missing:,} acknowledged messages are not stored")
-    if total.doubled:
-        found.append(f"{total.doubled:,} rows too many are stored")
-    found += [f"  {fault}" for fault in total.faults]
+    if proof.verdict is Outcome.LOST:
+        if total.missing:
+            found.append(f"{total.missing:,} acknowledged messages are not stored")
+        if total.doubled:
+            found.append(f"{total.doubled:,} rows too many are stored")
+        found += [f"  {fault}" for fault in total.faults]
+    elif total.missing and not proof.pipeline.unreachable:
+        return [_waiting(proof)]
     found += [f"accounting does not close: {equation}" for equation in proof.open_equations]
     if proof.pipeline.unreachable:
         found.append(f"no answer: {proof.pipeline.unreachable}")
@@ -131,6 +141,15 @@ def faults(proof: Proof) -> list[str]:
             " (a longer --wait may be all that it takes)"
         )
     return found
+
+
+def _waiting(proof: Proof) -> str:
+    """Where what is not stored is, and what to do about it."""
+    count = f"not proven yet: {proof.total.missing:,} acknowledged messages"
+    down = [gateway for gateway in proof.pipeline.gateways if gateway.link.state != "up"]
+    if down and proof.pipeline.pending:
+        return f"{count} wait on the gateway's disk (link {down[0].link.state}); plug in and repeat"
+    return f"{count} are on their way; repeat, or a longer --wait"
 
 
 def _by_network(verdicts: tuple[Verdict, ...]) -> list[Verdict]:

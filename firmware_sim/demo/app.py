@@ -24,6 +24,7 @@ from firmware_sim.faults.control import ControlPort
 from firmware_sim.faults.proxy import LinkProxy
 from firmware_sim.fleet import FleetState
 from firmware_sim.run_folder import DemoState, read_state, write_private, write_state
+from firmware_sim.status_line import line_width
 from tidegate.console import UserError, live
 
 API_PORT: Final = 8080
@@ -214,7 +215,10 @@ class Demo:
             try:
                 while not any(task.done() for task in watching):
                     fleet = self._fleet()
-                    line.show([], live_line(await self._accounting(), fleet.puback_p99_ms if fleet else None))
+                    p99_ms = fleet.puback_p99_ms if fleet else None
+                    proxy = self._proxy.state() if self._proxy else None
+                    text = live_line(await self._accounting(), p99_ms, proxy=proxy, width=line_width())
+                    line.show([], text)
                     await asyncio.wait(watching, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in watching:

@@ -12,7 +12,9 @@ import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER
 from firmware_sim.cloud_api import GatewayAccounting
+from firmware_sim.faults.proxy import Kind, ProxyState
 from firmware_sim.run_folder import DemoState
+from firmware_sim.status_line import UNBOUNDED, fitting
 
 _PART: Final = 14
 _PROGRAMS: Final = ".venv/bin"
@@ -69,6 +71,7 @@ def welcome_lines(state: DemoState, folder: Path, *, has_mosquitto: bool) -> Ite
         ),
         ("current", f"{auth} {api}/api/v1/devices/{device}/current"),
         ("history", f"{auth} '{api}/api/v1/devices/{device}/history?last=10m'"),
+        ("watch", f"{_PROGRAMS}/tidegate-edge tail --config {shown}/gateway.toml"),
         ("pull the plug", f"{_PROGRAMS}/tidegate-sim unplug 60s{elsewhere}"),
         ("prove it", f"{_PROGRAMS}/tidegate-sim verify{elsewhere}"),
     ):
@@ -76,12 +79,28 @@ def welcome_lines(state: DemoState, folder: Path, *, has_mosquitto: bool) -> Ite
     yield ""
 
 
-def live_line(accounting: GatewayAccounting | None, p99_ms: float | None) -> str:
-    """The last line. The p99 is what the devices see: from making a message to its PUBACK."""
+def live_line(
+    accounting: GatewayAccounting | None,
+    p99_ms: float | None,
+    *,
+    proxy: ProxyState | None = None,
+    width: int = UNBOUNDED,
+) -> str:
+    """The last line, in `width` columns. The p99 is what the devices see: from making a message to its PUBACK."""
+    plug = _plug(proxy)
     if accounting is None:
-        return "the gateway does not answer; what devices send waits in them"
+        return fitting(width, f"{plug}the gateway does not answer; what devices send waits in them")
     p99 = "" if p99_ms is None else f" · PUBACK p99 {p99_ms:.0f} ms"
-    return accounting.line() + p99
+    brief = plug + accounting.line(brief=True)
+    return fitting(width, plug + accounting.line() + p99, brief + p99, brief)
+
+
+def _plug(proxy: ProxyState | None) -> str:
+    """What somebody does to the link, in words."""
+    if proxy is None or proxy.fault is Kind.NONE:
+        return ""
+    what = "plug is out" if proxy.fault is Kind.CUT else f"link has a {proxy.fault.replace('_', ' ')}"
+    return f"{what} · " if proxy.remaining_s is None else f"{what}, {proxy.remaining_s:.0f} s · "
 
 
 def kinds(state: DemoState) -> str:

@@ -1,6 +1,7 @@
 """The control port of a link proxy: a line of JSON in, a line of JSON out, on loopback.
 
 → {"fault": {"kind": "cut", "seconds": 60}}     sets it; {"fault": {}} ends it
+→ {"fault": {…, "by": "A"}, "replace": false}   sets it, unless a fault by somebody else than A is in force
 → {}                                            asks only
 ← {"state": {…}}                                as ProxyState
 ← {"error": "…"}                                nothing was changed
@@ -14,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from firmware_sim.faults.proxy import Fault, LinkProxy, ProxyState
+from firmware_sim.faults.proxy import Fault, Kind, LinkProxy, ProxyState
 
 LINE_BYTES_MAX: Final = 4096
 """A fault in JSON takes 100."""
@@ -26,6 +27,8 @@ CONTROLS_MAX: Final = 16
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     fault: Fault | None = None
+    replace: bool = True
+    """False: a fault that somebody else has set stays."""
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,19 +83,25 @@ class ControlPort:
             order = msgspec.json.decode(line, type=Order)
         except msgspec.MsgspecError as error:
             return Answer(error=str(error))
-        if order.fault is not None:
+        if order.fault is not None and (order.replace or self._is_free(order.fault)):
             self._proxy.set_fault(order.fault)
             self._changed(order.fault)
         return Answer(state=self._proxy.state())
 
+    def _is_free(self, fault: Fault) -> bool:
+        """Whether nobody else's fault is in force."""
+        now = self._proxy.fault
+        return now.kind is Kind.NONE or now.by == fault.by
 
-async def command(port: int, fault: Fault | None = None) -> ProxyState:
-    """Sets a fault, or only asks for the state. Raises ControlError."""
+
+async def command(port: int, fault: Fault | None = None, *, replace: bool = True) -> ProxyState:
+    """Sets a fault, or only asks for the state, which is answered. With `replace` False somebody else's fault stays:
+    the state then says whose. Raises ControlError."""
     try:
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE_BYTES_MAX)
             try:
-                writer.write(msgspec.json.encode(Order(fault)) + b"\n")
+                writer.write(msgspec.json.encode(Order(fault, replace)) + b"\n")
                 answer = msgspec.json.decode(await reader.readline(), type=Answer)
             finally:
                 writer.close()

@@ -58,6 +58,8 @@ class Fault(msgspec.Struct, frozen=True):
     delay_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 0.0
     seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
     """How long; None: until another fault, or none, is set."""
+    by: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    """Who set it."""
 
     def at(self, direction: Direction) -> Kind:
         """The kind of fault that one way of a connection suffers."""
@@ -71,6 +73,8 @@ class ProxyState(msgspec.Struct, frozen=True):
     direction: Direction
     remaining_s: float | None
     """Until the fault ends by itself."""
+    by: str
+    """Who set the fault; empty without one."""
     connections: int
     accepted: int
     """Connections so far, those refused or reset at once included."""
@@ -123,6 +127,7 @@ class LinkProxy:
             self._fault.kind,
             self._fault.direction,
             None if self._ends_s is None else max(self._ends_s - now_s, 0.0),
+            "" if self._fault.kind is Kind.NONE else self._fault.by,
             len(self._pairs),
             self._accepted,
             self.bytes[Direction.UP],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from typer.testing import CliRunner
@@ -49,6 +51,13 @@ def test_values(text: str, value: tuple[str, object]) -> None:
 def test_what_is_no_value(text: str) -> None:
     with pytest.raises(UserError, match="is not name=value"):
         assignment(text)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "inf", "1e999"])
+def test_a_number_that_json_cannot_hold_is_refused_and_not_sent_as_text(value: str) -> None:
+    with pytest.raises(UserError, match="is not a number JSON can hold"):
+        assignment(f"temperature={value}")
+    assert assignment(f'temperature="{value}"') == ("temperature", value)
 
 
 def test_a_roster_is_read_from_csv_and_json(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -115,6 +124,19 @@ def test_send_takes_the_demos_credentials() -> None:
     assert "b, p-1" in caught.value.remedy
 
 
+def test_a_mistyped_device_is_answered_with_the_one_that_was_meant_and_not_with_all() -> None:
+    demo = DemoState(
+        bench=RosterDevice("bench-01"), devices=[RosterDevice(f"pump-{number:02d}") for number in range(1, 21)]
+    )
+    with pytest.raises(UserError) as close:
+        choose_password(demo, "bench-1", network_credential=False)
+    assert close.value.remedy.startswith("did you mean bench-01?")
+    assert "pump" not in close.value.remedy
+    with pytest.raises(UserError) as far:
+        choose_password(demo, "xyz", network_credential=False)
+    assert "one of bench-01, pump-01, pump-02, pump-03, pump-04 and 16 more" in far.value.remedy
+
+
 def test_the_demos_state_is_kept_and_only_its_owner_may_read_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
     state = DemoState(password="gull", pids={"demo": 1}, bench=RosterDevice("bench-01"))
     write_state(tmp_path, state)
@@ -125,12 +147,27 @@ def test_the_demos_state_is_kept_and_only_its_owner_may_read_it(tmp_path) -> Non
 
 def test_without_a_demo_it_is_said_how_to_start_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert read_state(tmp_path) is None
-    with pytest.raises(UserError, match="no demo runs") as caught:
+    with pytest.raises(UserError, match="no demo in") as caught:
         running_state(tmp_path)
     assert "make run" in caught.value.remedy
+    write_state(tmp_path, DemoState())
+    with pytest.raises(UserError, match="no demo runs in"):
+        running_state(tmp_path)
     (tmp_path / "demo.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         read_state(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["send", "bench-01", "t=1"], ["unplug"], ["verify"], ["fleet"]])
+def test_outside_of_a_clone_each_command_says_that_there_is_no_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, UserError)
+    assert error.message == "no demo in ./.run"
+    assert "cd to the clone" in error.remedy
+    assert "--run DIR" in error.remedy
 
 
 @pytest.mark.parametrize("command", ["fleet", "send", "unplug", "verify"])

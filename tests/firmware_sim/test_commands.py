@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from firmware_sim.cli import app
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.faults.control import ControlPort
+from firmware_sim.faults.control import ControlPort, command
 from firmware_sim.faults.proxy import Fault, Kind, LinkProxy
 from firmware_sim.fleet import FleetState
 from firmware_sim.run_folder import DemoState, write_state
@@ -109,7 +109,28 @@ async def test_unplug_cuts_the_link_for_its_time_and_tells_when_all_has_drained(
 
 async def test_unplug_without_a_demo_says_so(tmp_path: Path) -> None:
     result = await tidegate_sim("unplug", "1s", "--run", str(tmp_path))
-    assert "no demo runs" in str(result.exception)
+    assert "no demo in" in str(result.exception)
+
+
+async def test_a_second_unplug_is_refused_and_does_not_end_the_first(tmp_path: Path, demo: DemoState) -> None:
+    proxy = LinkProxy("127.0.0.1", 1)
+    await proxy.start()
+    control = ControlPort(proxy)
+    demo.control_port = await control.start()
+    demo.status = "http://127.0.0.1:1"
+    write_state(tmp_path, demo)
+    first = Fault(Kind.CUT, seconds=38.0, by="tidegate-sim unplug, process 7")
+    await command(demo.control_port, first)
+    result = await tidegate_sim("unplug", "60s", "--run", str(tmp_path))
+    assert str(result.exception) == "the link is cut for another 38 s already, by tidegate-sim unplug, process 7"
+    assert proxy.fault == first
+    second = Fault(Kind.CUT, seconds=60.0, by="B")
+    assert (await command(demo.control_port, second, replace=True)).by == "B"
+    # The end of the one that was replaced ends nothing.
+    assert (await command(demo.control_port, Fault(by=first.by), replace=False)).by == "B"
+    assert (await command(demo.control_port, Fault(by="B"), replace=False)).fault is Kind.NONE
+    await control.close()
+    await proxy.close()
 
 
 async def test_a_fleet_of_the_demos_devices_ends_with_exit_code_0(tmp_path: Path, demo: DemoState) -> None:

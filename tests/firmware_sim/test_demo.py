@@ -11,8 +11,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from firmware_sim.cli.unplug import progress_line
 from firmware_sim.cloud_api import GatewayAccounting, GatewayLink, GatewayLog, GatewayRegistry, GatewayTotals
 from firmware_sim.demo.app import take_lock, toml
 from firmware_sim.demo.furnish import names
@@ -20,6 +22,7 @@ from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.process import DemoProcess, StartError, end_stale
 from firmware_sim.demo.screen import kinds, live_line, size, welcome_lines
 from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.faults.proxy import Direction, Kind, ProxyState
 from firmware_sim.run_folder import DemoState
 from tidegate.console import UserError
 
@@ -48,6 +51,7 @@ def test_the_welcome_is_what_the_readme_shows() -> None:
         "  or your own   mosquitto_pub -p 1884 -u bench-01 -P k3v9 -q 1 -t up -m '{\"temperature\":71.5}'",
         "  current       curl -sH @.run/auth 127.0.0.1:8080/api/v1/devices/demo:serial:bench-01/current",
         "  history       curl -sH @.run/auth '127.0.0.1:8080/api/v1/devices/demo:serial:bench-01/history?last=10m'",
+        "  watch         .venv/bin/tidegate-edge tail --config .run/gateway.toml",
         "  pull the plug .venv/bin/tidegate-sim unplug 60s",
         "  prove it      .venv/bin/tidegate-sim verify",
         "",
@@ -70,6 +74,33 @@ def test_the_last_line() -> None:
         "logged 12,480 = accepted 12,460 + pending 20 + evicted 0 + damaged 0 · link up · PUBACK p99 21 ms"
     )
     assert "does not answer" in live_line(None, None)
+
+
+def test_the_last_line_says_that_the_plug_is_out() -> None:
+    accounting = GatewayAccounting(TOTALS, True, GatewayLink("down", None), GatewayLog(0, 1), GatewayRegistry(21))
+    cut = ProxyState(Kind.CUT, Direction.BOTH, 38.2, "", 0, 0, 0, 0, 0)
+    assert live_line(accounting, 21.3, proxy=cut).startswith("plug is out, 38 s · logged 12,480 =")
+    assert live_line(None, None, proxy=cut).startswith("plug is out, 38 s · the gateway does not answer")
+    assert "plug" not in live_line(accounting, 21.3, proxy=msgspec.structs.replace(cut, fault=Kind.NONE))
+
+
+def test_the_last_line_fits_the_terminal_and_leaves_out_what_says_least() -> None:
+    accounting = GatewayAccounting(TOTALS, True, GatewayLink("up", None), GatewayLog(0, 1), GatewayRegistry(21))
+    brief = "logged 12,480 = accepted 12,460 + pending 20 · link up"
+    assert live_line(accounting, 21.3, width=80) == brief + " · PUBACK p99 21 ms"
+    assert live_line(accounting, 21.3, width=60) == brief
+    assert live_line(accounting, 21.3, width=20) == brief[:19] + "…"
+    losing = msgspec.structs.replace(accounting, totals=msgspec.structs.replace(TOTALS, evicted=7))
+    assert "evicted 7 · link" in live_line(losing, 21.3, width=70)
+
+
+def test_the_countdown_fits_the_terminal() -> None:
+    accounting = GatewayAccounting(TOTALS, True, GatewayLink("up", 12.0), GatewayLog(0, 1), GatewayRegistry(21))
+    what = "plugged in · drained 1,234 in 12 s"
+    assert "damaged 0 · link up · drained in about 12 s" in progress_line(what, accounting, 200)
+    assert progress_line(what, accounting, 90) == f"{what} · pending 20 · link up · drained in about 12 s"
+    assert progress_line(what, accounting, 80) == f"{what} · pending 20 · link up"
+    assert progress_line(what, None, 80) == f"{what} · the gateway does not answer"
 
 
 def test_twenty_devices_are_twelve_pumps_and_eight_tanks() -> None:
@@ -154,6 +185,13 @@ async def test_a_process_is_ended_in_order(tmp_path: Path) -> None:
     await process.until_ready(is_up, 30.0)  # by what it said since this start, not before
     process.kill()
     await process.wait()
+
+
+@pytest.mark.servers
+async def test_a_process_that_is_stopped_while_it_starts_has_stopped(tmp_path: Path) -> None:
+    process = DemoProcess("gateway", python("import time; time.sleep(60)"), tmp_path / "gateway.log")
+    await process.start()
+    assert await process.stop() == (True, "stopped")
 
 
 @pytest.mark.servers

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from firmware_sim import verify
-from firmware_sim.cli.verify import faults
+from firmware_sim.cli.verify import EXIT_CODES, faults
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
 from firmware_sim.ledger import LedgerDevice, LedgerWriter
-from firmware_sim.verify import Proof, Verification, VerifyPlan
+from firmware_sim.verify import Outcome, Proof, Verification, VerifyPlan, source_line
 from tests.firmware_sim.status import gateway_accounting
 
 NOW_MS = 1_790_000_000_000
@@ -45,6 +45,7 @@ class World:
         self.pending = [0]
         """One for each look; the last one stays."""
         self.logged = 3
+        self.link = "up"
         self.source = dict.fromkeys(COUNTS, 0) | {
             "kind": "gateway", "gateway_id": "quay-1", "closed": True,
             "accepted": 3, "decoded_records": 3, "decoded": 3, "stored": 3,
@@ -62,7 +63,7 @@ class World:
             pending = self.pending.pop(0) if len(self.pending) > 1 else self.pending[0]
             totals = {"logged": self.logged, "pending": pending, "evicted": 0, "damaged": 0}
             totals["accepted"] = 3 - pending
-            return httpx.Response(200, json=gateway_accounting(totals))
+            return httpx.Response(200, json=gateway_accounting(totals, link=self.link))
         if path == "/api/v1/session" and request.method == "POST":
             self.tokens += 1
             return httpx.Response(201, json={"token": f"t{self.tokens}", "expires": "2027-01-01T00:00:00Z"})
@@ -168,6 +169,53 @@ async def test_what_stays_pending_does_not_hold(world: World, ledger: Path, monk
     proof = await prove(world, ledger, monkeypatch)
     assert not proof.holds
     assert "still on its way: pending 1" in faults(proof)[0]
+    assert proof.verdict is Outcome.WAITING
+
+
+async def test_what_waits_at_a_gateway_that_is_cut_off_is_not_called_lost(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][1:]
+    world.pending, world.link = [2], "down"
+    proof = await prove(world, ledger, monkeypatch)
+    assert (proof.verdict, EXIT_CODES[proof.verdict]) == (Outcome.WAITING, 3)
+    assert faults(proof) == [
+        "not proven yet: 2 acknowledged messages wait on the gateway's disk (link down); plug in and repeat"
+    ]
+    world.pending = [1]
+    proof = await prove(world, ledger, monkeypatch)
+    assert (proof.verdict, EXIT_CODES[proof.verdict]) == (Outcome.LOST, 1)
+    assert faults(proof)[0] == "2 acknowledged messages are not stored"
+
+
+async def test_what_drains_just_after_the_comparison_was_on_its_way(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][2:]
+    world.pending = [1, 0]
+    proof = await prove(world, ledger, monkeypatch, looks=0)
+    assert proof.verdict is Outcome.WAITING
+    assert "1 acknowledged messages are on their way" in faults(proof)[0]
+
+
+async def test_what_is_in_the_clouds_pipeline_is_not_called_lost(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][2:]
+    world.source |= {"stored": 2, "in_pipeline": 1}
+    assert (await prove(world, ledger, monkeypatch)).verdict is Outcome.WAITING
+
+
+def test_both_equations_of_a_source_can_be_read(world: World) -> None:
+    counts = {
+        "accepted": 12356, "decoded_records": 12350, "rejected_records": 6,
+        "decoded": 12351, "stored": 12350, "unresolved": 1,
+    }  # fmt: skip
+    assert source_line(world.source | counts) == (
+        "quay-1: records accepted 12,356 = decoded 12,350 + rejected 6 + dead 0 + in pipeline 0; "
+        "messages decoded 12,351 = stored 12,350 + repeated 0 + unresolved 1 + stopped 0 + dead 0 + in pipeline 0"
+    )
+    assert "+ rejected 2 + stopped 0" in source_line(world.source | {"rejected": 2})
 
 
 async def test_while_a_fleet_sends_it_looks_again_for_what_was_acknowledged(
