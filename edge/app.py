@@ -89,6 +89,7 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
         up.push_async_callback(status.close)
         await status.start()
         up.push_async_callback(parts.downlink.close)
+        parts.downlink.check_networks()
         await up.enter_async_context(_linked(parts.link))
         ports = {listener.name: listener.port for listener in parts.listeners}
         folder.tell(Running(os.getpid(), status.url, ports, _endpoint(config)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -93,6 +94,13 @@ class BusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="ZeroMQ endpoint, ipc:// or tcp:// on loopback; empty: bus.sock in the data folder.")
     ] = ""
 
+    def __post_init__(self) -> None:
+        if self.endpoint and not _is_on_this_machine(self.endpoint):
+            raise ValueError(
+                f"endpoint {self.endpoint}: whoever reaches the bus may publish, so it is for this machine alone; "
+                "use ipc://PATH, or tcp://127.0.0.1:PORT"
+            )
+
 
 class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: Annotated[Path, Meta(description="Folder of the log, the identity and the registry replica.")] = Path(
@@ -110,3 +118,17 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two listeners are named {name!r}; each needs a name of its own")
+
+
+def _is_on_this_machine(endpoint: str) -> bool:
+    """ipc:// with a path, or tcp:// with a port on a loopback address."""
+    scheme, _, place = endpoint.partition("://")
+    if scheme != "tcp":
+        return scheme == "ipc" and bool(place)
+    host, _, port = place.rpartition(":")
+    if port != "*" and not port.isdecimal():
+        return False
+    try:
+        return ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -36,6 +36,7 @@ class GatewayDownlink:
         self._listeners = listeners
         self._wall_ms = wall_ms
         self._report: Callable[[CommandProgress], bool] | None = None
+        self._warned: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
 
     def report_by(self, report: Callable[[CommandProgress], bool]) -> None:
@@ -46,6 +47,19 @@ class GatewayDownlink:
         await self._replica.apply(change)
         for listener in self._listeners:
             listener.recheck()
+        self.check_networks()
+
+    def check_networks(self) -> None:
+        """Warns, once, of each listener whose network the registry does not have: nobody can log in there."""
+        for listener in self._listeners:
+            network = listener.network_id
+            if self._replica.has_network(network):
+                self._warned.discard(network)
+            elif network not in self._warned:
+                self._warned.add(network)
+                project = self._replica.registry.project_id
+                reason = f"network {network} is not in project {project}"
+                _log.warning("nobody can log in", listener=listener.name, reason=reason)
 
     async def command_arrived(self, command: Command) -> None:
         task = asyncio.create_task(self._carry_out(command), name=f"command {command.id}")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from edge.identity import Enrolment, load_enrolment, make_key, save_enrolment
+from protocols.errors import UNREADABLE
 from sync.link.dial import is_loopback
 from sync.link.tokens import public_bytes
 from tidegate.console import UserError
@@ -132,19 +133,19 @@ def _read(url: str, response: httpx.Response) -> _Answer:
     if response.is_success:
         try:
             return msgspec.json.decode(response.content, type=_Answer)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise UserError(f"{url} gave an answer that is not an enrolment: {error}", _WRONG_URL) from None
     try:
         problem = msgspec.json.decode(response.content, type=_Problem)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         problem = _Problem()
     why = problem.detail or problem.title or response.reason_phrase
     remedy = _REMEDIES.get(response.status_code, "look into the cloud's log, and try again later")
     raise UserError(f"the cloud at {url} answered {response.status_code}: {why}", remedy)
 
 
-_NEW_TOKEN: Final = "make a new enrolment token in the cloud, under Gateways"
-_WRONG_URL: Final = "check the address: it is the one that the cloud's web pages have"
+_NEW_TOKEN: Final = "make a new enrolment token: POST /api/v1/gateways/ID/enrolment-tokens"
+_WRONG_URL: Final = "check the address: it is that of the cloud's API, up to its port and without a path"
 _REMEDIES: Final = {
     401: _NEW_TOKEN,
     403: _NEW_TOKEN,

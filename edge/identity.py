@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from protocols.errors import UNREADABLE
 from sync.link.tokens import sign
 from tidegate.console import UserError
 
@@ -71,7 +72,7 @@ def load_enrolment(data_dir: Path) -> Enrolment | None:
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "run as the user that enrolled it") from None
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is damaged: {error}", "remove it and enrol again") from None
 
 

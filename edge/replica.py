@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from protocols.errors import UNREADABLE
 from sync.registry import Blueprint, Device, Network, Registry, RegistryChange
 from tidegate.logs import get_logger
 
@@ -53,7 +54,7 @@ class Replica:
         try:
             self._database = _open(path)
             _load(self._database, self.registry)
-        except (sqlite3.Error, msgspec.MsgspecError, KeyError, OSError) as error:
+        except (sqlite3.Error, *UNREADABLE, KeyError, OSError) as error:
             self._give_up(error)
 
     async def apply(self, change: RegistryChange) -> None:
@@ -66,6 +67,10 @@ class Replica:
         if self._lacking:
             change = self.registry.snapshot()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._write, change)
+
+    def has_network(self, network_id: str) -> bool:
+        """True also while the cloud has not yet said which there are."""
+        return self.registry.revision == 0 or network_id in self.registry.networks
 
     def close(self) -> None:
         self._thread.shutdown()

@@ -27,8 +27,8 @@ TOPIC: Final = "resolved"
 BLOCKS_MAX: Final = 64
 BYTES_MAX: Final = 64 * 1024
 """Taken from the log at once, compressed: some thousand records, unless one block alone holds more."""
-SLICE_RECORDS_MAX: Final = 512
-"""Resolved at a time, which is 3 ms of work, in which a device may wait for its answer; large batches are cut."""
+SLICE_RECORDS_MAX: Final = 128
+"""Resolved at a time, which is 1 ms of work, in which a device may wait for its answer; large batches are cut."""
 SHARE_WATCHED: Final = 0.25
 """Of the event loop's time, while somebody reads along: recording goes first on a gateway that is saturated."""
 SHARE_UNWATCHED: Final = 0.05

@@ -1,10 +1,12 @@
 """A listener of your own: publishes readings to the gateway, and is answered once they are synced on its disk.
 
-    python examples/publish_inbound.py ipc:///path/to/the/gateway/bus
+    python examples/publish_inbound.py [ENDPOINT [NETWORK [ALIAS]]]
 
+Without arguments, as device bench-01 of the demo that `make run` starts.
 Needs pyzmq and msgspec only; any language with ZeroMQ and MessagePack does. The bytes: docs/PROTOCOL.md.
 """
 
+import contextlib
 import secrets
 import sys
 import time
@@ -13,14 +15,16 @@ import zlib
 import msgspec
 import zmq
 
+DEMO = ["ipc://.run/gateway/bus.sock", "demo", "bench-01"]
+DEADLINE_S = 30.0  # for each batch
 ANSWER_MS = 10_000  # the hub answers `failed` by then; what is not answered at all is sent again
 
 
-def batch(key: list[int], readings: list[bytes]) -> bytes:
+def batch(network: str, alias: str, key: list[int], readings: list[bytes]) -> bytes:
     """Readings of one device, received now, as a batch of records."""
     now_ms = time.time_ns() // 1_000_000
     clock = [secrets.randbits(63), now_ms - time.monotonic_ns() // 1_000_000, 2]  # boot, offset, synchronized
-    origin = ["serial-line", "serial", "pump-7", "", "", "example", 0]  # network, alias key, alias, …, telemetry
+    origin = [network, "serial", alias, "", "", "example", 0]  # network, alias key, alias, …, telemetry
     count = len(readings)
     body = msgspec.msgpack.encode([key, clock, now_ms, [origin], [0] * count, [0] * count, readings])
     return bytes([1]) + zlib.crc32(body).to_bytes(4, "little") + body
@@ -28,10 +32,11 @@ def batch(key: list[int], readings: list[bytes]) -> bytes:
 
 def publish(socket: "zmq.Socket[bytes]", counter: int, key: list[int], data: bytes) -> str:
     """`accepted`, or why not. Publishes again, under the same key, until there is an answer that is final."""
-    while True:
+    give_up = time.monotonic() + DEADLINE_S
+    while time.monotonic() < give_up:
         frame = ["publish", counter, "inbound", "live", key, ANSWER_MS]
         socket.send_multipart([bytes([1]) + msgspec.msgpack.encode(frame), data])
-        while socket.poll(ANSWER_MS + 1000):
+        while (left_s := give_up - time.monotonic()) > 0 and socket.poll(int(1000 * min(left_s, ANSWER_MS / 1000 + 1))):
             answer, *words = msgspec.msgpack.decode(socket.recv()[1:])
             if answer == "accepted" and counter in words[0]:
                 return "accepted"
@@ -40,18 +45,23 @@ def publish(socket: "zmq.Socket[bytes]", counter: int, key: list[int], data: byt
             if answer == "failed" and words[0] == counter:
                 time.sleep(1)  # not now: the gateway is starting, or its log is full
                 break
+    sys.exit(f"error: no gateway answered within {DEADLINE_S:.0f} s: is one running, and is this its bus?")
 
 
 def main() -> None:
+    if len(sys.argv) > 4 or "-h" in sys.argv or "--help" in sys.argv:
+        sys.exit(__doc__)
+    endpoint, network, alias = sys.argv[1:] + DEMO[len(sys.argv) - 1 :]
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
-        socket.connect(sys.argv[1])
+        socket.connect(endpoint)
         run = secrets.randbits(63)  # with a counter, the key by which the gateway keeps each batch once
         for counter in range(1, 4):
             readings = [b'{"temperature":%d}' % (20 + counter), b'{"pressure":%d}' % (100 + counter)]
             key = [run, counter]
-            print(f"batch {counter}: {publish(socket, counter, key, batch(key, readings))}")
+            print(f"batch {counter}: {publish(socket, counter, key, batch(network, alias, key, readings))}")
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -1,10 +1,12 @@
 """A reader of your own: prints every message that the gateway resolves, as it comes.
 
-    python examples/read_resolved.py ipc:///path/to/the/gateway/bus
+    python examples/read_resolved.py [ENDPOINT]
 
+Without one, of the demo that `make run` starts.
 Needs pyzmq and msgspec, and zstandard for the body of a message batch. The bytes: docs/PROTOCOL.md.
 """
 
+import contextlib
 import sys
 import time
 
@@ -12,6 +14,8 @@ import msgspec
 import zmq
 import zstandard
 
+DEMO = "ipc://.run/gateway/bus.sock"
+DEADLINE_S = 10.0  # for the gateway's first answer
 READER = 1  # our own number for this reader; one connection may have several
 WINDOW = (256, 8 * 1024 * 1024)  # batches and bytes that the hub may send ahead of our answers
 
@@ -30,11 +34,16 @@ def show(data: bytes) -> None:
 
 
 def main() -> None:
+    if len(sys.argv) > 2 or "-h" in sys.argv or "--help" in sys.argv:
+        sys.exit(__doc__)
+    give_up = time.monotonic() + DEADLINE_S
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
-        socket.connect(sys.argv[1])
+        socket.connect(sys.argv[1] if len(sys.argv) > 1 else DEMO)
         session, heartbeat_s, next_hello = None, 0.5, 0.0
         while True:
+            if session is None and time.monotonic() > give_up:
+                sys.exit(f"error: no gateway answered within {DEADLINE_S:.0f} s: is one running, and is this its bus?")
             if time.monotonic() >= next_hello:
                 say(socket, "hello")
                 next_hello = time.monotonic() + heartbeat_s
@@ -55,4 +64,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

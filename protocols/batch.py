@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from protocols.errors import ChecksumError, LimitError, MalformedError, VersionError
+from protocols.errors import UNREADABLE, ChecksumError, LimitError, MalformedError, VersionError
 from protocols.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX
 from protocols.messages import Clock, Origin, Record
 
@@ -78,7 +78,7 @@ def decode_records(data: bytes | memoryview) -> RecordBatch:
     body = _checked_body(data)
     try:
         batch = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"batch body: {error}") from None
     _check(batch)
     return batch
@@ -89,7 +89,7 @@ def read_key(data: bytes | memoryview) -> BatchKey:
     head, the checksum or the key."""
     try:
         return _key_decoder.decode(_checked_body(data)).key
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"batch key: {error}") from None
 
 

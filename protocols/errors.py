@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
 
 class WireError(Exception):
     """Bytes that are not what they claim to be.
@@ -43,3 +47,7 @@ class DecodeError(WireError):
     """Reject the record, keep its bytes: a codec cannot give them meaning; a mended codec may."""
 
     code = "undecodable"
+
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What msgspec raises on bytes from outside: the latter, for text that is not UTF-8, comes through as it is."""

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import zstandard
 
-from protocols.errors import MalformedError, VersionError
+from protocols.errors import UNREADABLE, MalformedError, VersionError
 from protocols.messages import DeviceDataEventMsg, Route
 
 SHIPMENT_VERSION: Final = 1
@@ -223,7 +223,7 @@ def encode_shipment(consignments: Sequence[Consignment]) -> bytes:
 def decode_shipment(data: bytes) -> list[Consignment]:
     try:
         shipment = _shipment_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"shipment: {error}") from None
     if shipment.version != SHIPMENT_VERSION:
         raise VersionError(f"shipment version {shipment.version}; this side reads {SHIPMENT_VERSION}")
@@ -241,5 +241,5 @@ def decode_messages(data: bytes) -> MessageBatch:
         if zstandard.get_frame_parameters(data[1:19]).content_size > MESSAGES_RAW_BYTES_MAX:
             raise MalformedError(f"message batch: more than {MESSAGES_RAW_BYTES_MAX:,} bytes before compression")
         return _messages_decoder.decode(_decompressor.decompress(memoryview(data)[1:]))
-    except (msgspec.MsgspecError, zstandard.ZstdError) as error:
+    except (*UNREADABLE, zstandard.ZstdError) as error:
         raise MalformedError(f"message batch: {error}") from None

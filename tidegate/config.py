@@ -43,6 +43,7 @@ _LIMIT = re.compile(r"^Expected `(?:int|float)` (?P<sign>>=|<=|>|<) (?P<limit>.+
 _LENGTH = re.compile(r"^Expected `(?P<type>str|array|object|bytes)` of length (?P<sign>>=|<=|==) (?P<limit>\d+)$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$")
+_ONE_TABLE: Final = "Expected `array`, got `object`"
 _TOML_PLACE = re.compile(r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 
 _LIMIT_WORDS: Final = {
@@ -200,6 +201,8 @@ def _field_error(kind: type[msgspec.Struct], tree: Mapping[str, Any], what: str,
     value = _value_at(tree, path)
     if isinstance(value, Mapping) and not what.startswith("Expected"):  # what the table's own check says of it
         return ConfigError(": ".join(filter(None, (source, path, what))))
+    if isinstance(value, Mapping) and what == _ONE_TABLE:
+        return ConfigError(f"{source}: {path}: there may be several of it, each in a table", f"write [[{path}]]")
     shown = _shown(value, path)
     if limit := _LIMIT.match(what):
         return ConfigError(f"{source}: {path}: {shown} {_LIMIT_WORDS[limit['sign']]} {limit['limit']}")

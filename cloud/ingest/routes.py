@@ -15,7 +15,7 @@ from cloud.db import sources
 from cloud.db.database import DatabaseError
 from cloud.ingest.rest_server import IngestMessage, RestServer
 from cloud.registry_feed import RegistryFeed
-from protocols.errors import LimitError
+from protocols.errors import UNREADABLE, LimitError
 from protocols.limits import BATCH_BYTES_MAX
 from sync.bus.contract import BusError
 
@@ -48,7 +48,7 @@ async def post_messages(
         raise invalid("body", f"{len(body):,} bytes in one request", limit=BATCH_BYTES_MAX)
     try:
         held = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise invalid("body", str(error)) from None
     messages = held if isinstance(held, list) else [held]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from edge.cli.options import AsJson, ConfigFile, DataDir, load_config
+from edge.config import EdgeConfig
 
 app = typer.Typer(help="The configuration.", no_args_is_help=True)
 
@@ -19,4 +20,27 @@ def check(config_file: ConfigFile = None, data_dir: DataDir = None, as_json: AsJ
     """Print what is in force; say file, line, setting and limit of what is wrong."""
     from tidegate.in_force import show_in_force
 
-    show_in_force(load_config(config_file, data_dir), as_json=as_json)
+    config = load_config(config_file, data_dir)
+    _check_files(config)
+    show_in_force(config, as_json=as_json)
+
+
+def _check_files(config: EdgeConfig) -> None:
+    """Raises UserError for the first file that the configuration names and that cannot be read."""
+    from tidegate.console import UserError
+
+    named = [("link.ca_file", "", config.link.ca_file)]
+    for place, listener in enumerate(config.mqtt):
+        whose = f" of listener {listener.name!r}"
+        named.append((f"mqtt[{place}].tls_cert", whose, listener.tls_cert))
+        named.append((f"mqtt[{place}].tls_key", whose, listener.tls_key))
+    for setting, whose, path in named:
+        if not path:
+            continue
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{setting}{whose}: {path}: {error.strerror}", "give the path of a PEM file that this user may read"
+            ) from None

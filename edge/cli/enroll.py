@@ -12,7 +12,9 @@ from edge.cli.options import AsJson, ConfigFile, DataDir, load_config, start_com
 
 def enroll(
     url: Annotated[str, typer.Argument(help="Address of the cloud: https://cloud.example.com", metavar="URL")],
-    token: Annotated[str, typer.Option("--token", help="Enrolment token, made in the cloud.", show_default=False)],
+    token: Annotated[
+        str, typer.Option("--token", help="Enrolment token, made in the cloud (its API).", show_default=False)
+    ],
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,

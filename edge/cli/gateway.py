@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import httpx
 import msgspec
 
-from edge.cli.options import load_config, start_command
+from edge.cli.options import elsewhere, load_config, start_command
 from edge.data_folder import running
 from tidegate.console import UserError
 
@@ -28,7 +28,8 @@ class RunningGateway:
         config = load_config(config_file, data_dir)
         found = running(config.data_dir)
         if found is None:
-            raise UserError(f"no gateway runs on {config.data_dir}", self._start)
+            remedies = filter(None, (self._start, elsewhere(config_file, data_dir)))
+            raise UserError(f"no gateway runs on {config.data_dir}", "; ".join(remedies))
         if not found.status_url:
             raise UserError("the gateway is only just starting", "ask again in a moment")
         self._client = httpx.Client(base_url=found.status_url, timeout=REQUEST_S, trust_env=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.options import AsJson, ConfigFile, DataDir, load_config
+from edge.cli.options import AsJson, ConfigFile, DataDir, elsewhere, load_config
 
 app = typer.Typer(help="The durable log.", no_args_is_help=True)
 
@@ -34,6 +34,8 @@ def export(
     directory = load_config(config_file, data_dir).data_dir / LOG_FOLDER
     if file.exists():
         raise UserError(f"{file} exists already", "give the path of a new file")
+    if not file.parent.is_dir():
+        raise UserError(f"there is no folder {file.parent}", "make it, or give a path in a folder that is there")
     aside = file.with_name(f"{file.name}.part")
     aside.unlink(missing_ok=True)  # left by an export that was cut off
     try:
@@ -42,7 +44,8 @@ def export(
         aside.rename(file)
     except FileNotFoundError as error:
         raise UserError(
-            f"there is no log in {directory}: {error.strerror}", "give the gateway's --config or --data"
+            f"there is no log in {directory}: {error.strerror}",
+            elsewhere(config_file, data_dir) or "give the gateway's --config or --data",
         ) from None
     except OSError as error:
         raise UserError(
@@ -54,6 +57,6 @@ def export(
     if as_json:
         print_json({"file": file, "table": TABLE, "records": done.records, "unreadable_blocks": done.unreadable_blocks})
         return
-    print(f"{done.records:,} records in {file}, table {TABLE}")
+    print(f"{done.records:,} record{'' if done.records == 1 else 's'} in {file}, table {TABLE}")
     if done.unreadable_blocks:
         print(f"{done.unreadable_blocks:,} blocks could not be read: they are of another version")

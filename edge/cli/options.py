@@ -30,3 +30,10 @@ def start_command(file: Path | None, data_dir: Path | None) -> str:
     words += [f"--config {file}"] if file is not None else []
     words += [f"--data {data_dir}"] if data_dir is not None else []
     return " ".join(words)
+
+
+def elsewhere(file: Path | None, data_dir: Path | None) -> str:
+    """What to give where nothing was found by the defaults; empty if these options say where to look."""
+    if file is not None or data_dir is not None:
+        return ""
+    return "if its configuration lies elsewhere: --config FILE (the demo: --config .run/gateway.toml)"

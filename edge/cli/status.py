@@ -59,12 +59,16 @@ def rows(seen: Accounting) -> list[Mapping[str, Any]]:
     ]
     for one in seen.listeners:
         devices = f"{one.connections:,} device{'' if one.connections == 1 else 's'}"
-        parts.append((f"listener {one.name}", f"{one.host}:{one.port}, {devices}, {one.recorded:,} records"))
+        unknown = "" if one.network_known else f"; network {one.network} is not in project {seen.project}"
+        parts.append((f"listener {one.name}", f"{one.host}:{one.port}, {devices}, {one.recorded:,} records{unknown}"))
     registry = seen.registry
     known = f"revision {registry.revision}, devices: {registry.devices:,}" if registry.revision else "never received"
     parts.append(("registry", known))
     if seen.refused:
         parts.append(("refused", f"records: {_by_reason(seen.refused)}"))
+    if seen.resolver.rejected:
+        which = "records that cannot be decoded (tidegate-edge tail --rejected)"
+        parts.append(("rejected", f"{which}: {seen.resolver.rejected:,}"))
     if seen.turned_away:
         parts.append(("turned away", f"packets and connections: {_by_reason(seen.turned_away)}"))
     return [{"part": part, "state": state} for part, state in parts]

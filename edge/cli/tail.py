@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 
 from edge.cli.options import AsJson, ConfigFile, DataDir
 
+if TYPE_CHECKING:
+    from edge.status.rejects import Rejections
+    from edge.status.tail import RefusedEvent, RejectedEvent
+
+SHOWN_MAX: Final = 10
+"""Of what was turned away before: the last ones, which say best what is wrong now."""
+
 
 def tail(
     config_file: ConfigFile = None,
     data_dir: DataDir = None,
     device: Annotated[
-        str, typer.Option("--device", help="Only this one: alias, key:alias, network:key:alias or number.")
+        str, typer.Option("--device", help="Only this one: alias, alias_key:alias, network:alias_key:alias or number.")
     ] = "",
     rejected: Annotated[bool, typer.Option("--rejected", help="Only what was turned away.")] = False,
     as_json: AsJson = False,
@@ -25,6 +32,12 @@ def tail(
     from edge.cli.gateway import RunningGateway
 
     gateway = RunningGateway(config_file, data_dir)
+    if rejected:
+        from edge.status.rejects import Rejections
+
+        for event in last_rejected(gateway.get("/rejects", Rejections), device):
+            print(msgspec.json.encode(event).decode() if as_json else line(msgspec.to_builtins(event)), flush=True)
+        print("waiting for the next one", file=sys.stderr)
     query = {"device": device} if device else {}
     if rejected:
         query["rejected"] = "1"
@@ -36,6 +49,23 @@ def tail(
         else:
             print(line(msgspec.json.decode(data)), flush=True)
     print("the gateway stopped", file=sys.stderr)
+
+
+def last_rejected(known: Rejections, device: str) -> list[RejectedEvent | RefusedEvent]:
+    """The last SHOWN_MAX, as events of the tail, oldest first."""
+    from edge.status.tail import TailFilter, refused_event, rejected_event
+
+    wanted = TailFilter(device)
+    events: list[tuple[int, RejectedEvent | RefusedEvent]] = [
+        (one.received_time, rejected_event(one))
+        for one in reversed(known.rejected)
+        if wanted.takes(one.network, one.alias_key, one.alias)
+    ]
+    events += [
+        (one.time_ms, refused_event(one)) for one in reversed(known.refused) if wanted.takes_login("", one.user_name)
+    ]
+    events.sort(key=lambda timed: timed[0])
+    return [event for _, event in events[-SHOWN_MAX:]]
 
 
 def line(event: dict[str, Any]) -> str:

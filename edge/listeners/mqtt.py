@@ -91,7 +91,7 @@ class MqttListener:
     async def start(self) -> None:
         """Listens. Raises UserError where the port or the certificate cannot be used."""
         loop = asyncio.get_running_loop()
-        context = None if self._tls is None else _tls_context(self._tls)
+        context = None if self._tls is None else _tls_context(self.name, self._tls)
         try:
             self._server = await loop.create_server(
                 lambda: MqttConnection(self, loop),
@@ -202,14 +202,15 @@ class MqttListener:
         self.wheel.turn()
 
 
-def _tls_context(files: TlsFiles) -> ssl.SSLContext:
+def _tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(files.cert, files.key)
     except (OSError, ssl.SSLError) as error:
         remedy = "both must be readable PEM files, and the key must be the certificate's"
-        raise UserError(f"cannot use tls.cert {files.cert} with tls.key {files.key}: {error}", remedy) from error
+        what = f"listener {name!r} cannot use tls_cert {files.cert} with tls_key {files.key}: {error}"
+        raise UserError(what, remedy) from error
     return context
 
 

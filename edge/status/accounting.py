@@ -99,6 +99,8 @@ class ListenerFigures(msgspec.Struct, frozen=True):
     malformed: int
     auth_failures: int
     bytes_in: int
+    network_known: bool
+    """False: the registry is here, and does not have the network."""
 
 
 class ResolverFigures(msgspec.Struct, frozen=True):
@@ -188,7 +190,7 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
         link=_link(parts, log.pending),
         refused=refused_records(parts),
         turned_away=counts([listener.refusals for listener in parts.listeners]),
-        listeners=[_listener(listener) for listener in parts.listeners],
+        listeners=[_listener(listener, parts.replica) for listener in parts.listeners],
         resolver=_resolver(parts.resolver),
         registry=RegistryFigures(
             registry.revision, len(registry.networks), len(registry.blueprints), len(registry.devices)
@@ -229,7 +231,7 @@ def _link(parts: Parts, pending: int) -> LinkFigures:
     )
 
 
-def _listener(listener: MqttListener) -> ListenerFigures:
+def _listener(listener: MqttListener, replica: Replica) -> ListenerFigures:
     counters = listener.counters
     return ListenerFigures(
         name=listener.name,
@@ -243,6 +245,7 @@ def _listener(listener: MqttListener) -> ListenerFigures:
         malformed=counters.malformed,
         auth_failures=counters.auth_failures,
         bytes_in=counters.bytes_in,
+        network_known=replica.has_network(listener.network_id),
     )
 
 

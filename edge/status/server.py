@@ -48,7 +48,7 @@ class StatusServer:
         self._view = view
         self._api = StatusApi(view, loopback_only=loopback)
         self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], _Client] = {}
 
     @property
     def url(self) -> str:
@@ -66,10 +66,14 @@ class StatusServer:
             return
         self._server.close()
         self._view.messages.tail.close()
+        for client in self._clients.values():
+            if client.is_idle:
+                client.abort()
         if self._clients:
             await asyncio.wait(self._clients, timeout=CLOSE_S)
-        for client in list(self._clients):
-            client.cancel()
+        # Their tasks end with their connections; asyncio would report one that is cancelled as an error.
+        for client in self._clients.values():
+            client.abort()
         if self._clients:
             await asyncio.wait(self._clients)
 
@@ -78,13 +82,13 @@ class StatusServer:
         task = asyncio.current_task()
         assert task is not None  # it is run as one
         if len(self._clients) < CONNECTIONS_MAX:
-            self._clients.add(task)
+            client = self._clients[task] = _Client(self._api, reader, writer)
             try:
                 # What ends a connection is nobody's trouble but the client's.
                 with contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
-                    await _Client(self._api, reader, writer).run()
+                    await client.run()
             finally:
-                self._clients.discard(task)
+                del self._clients[task]
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -96,10 +100,17 @@ class _Client:
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX)
+        self.is_idle = True
+        """Waits for a request."""
+
+    def abort(self) -> None:
+        """Its reads and writes end at once, and with them `run`."""
+        self._writer.transport.abort()
 
     async def run(self) -> None:
         """One request after the other, until one side has enough."""
         while True:
+            self.is_idle = True
             try:
                 async with asyncio.timeout(IDLE_S):
                     request = await self._request()
@@ -109,6 +120,7 @@ class _Client:
                 return
             if request is None:
                 return
+            self.is_idle = False
             answer = self._api.answer(request)
             if isinstance(answer, Answer):
                 await self._send(answer, request.method)

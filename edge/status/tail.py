@@ -49,6 +49,14 @@ class RefusedEvent(RefusedPacket, frozen=True, tag_field="kind", tag="refused"):
     """A packet or connection that a listener did not let in."""
 
 
+def rejected_event(one: Rejected) -> RejectedEvent:
+    return RejectedEvent(**{name: getattr(one, name) for name in one.__struct_fields__})
+
+
+def refused_event(one: RefusedPacket) -> RefusedEvent:
+    return RefusedEvent(**{name: getattr(one, name) for name in one.__struct_fields__})
+
+
 class TailFilter(msgspec.Struct, frozen=True):
     device: str = ""
     """An alias, `key:alias`, `network:key:alias` or a device's number; empty: all."""
@@ -60,6 +68,11 @@ class TailFilter(msgspec.Struct, frozen=True):
         if device_id and self.device == str(device_id):
             return True
         return self.device in (alias, f"{alias_key}:{alias}", f"{network}:{alias_key}:{alias}")
+
+    def takes_login(self, network: str, user_name: str) -> bool:
+        """One that was refused: by the name that it gave."""
+        alias_key, _, alias = user_name.rpartition(":")
+        return self.takes(network, alias_key, alias)
 
 
 class TailClient:
@@ -98,11 +111,10 @@ class TailClient:
         rejects = [one for one in batch.rejects if wanted.takes(one.network_id, one.alias_key, one.alias)]
         self._miss(len(rejects) - EVENTS_MAX)
         for one in rejects[-EVENTS_MAX:]:
-            self._put(_encode(RejectedEvent(**msgspec.structs.asdict(rejected(one)))))
+            self._put(_encode(rejected_event(rejected(one))))
 
     def offer_refused(self, listener: str, network: str, refused: Refused) -> None:
-        alias_key, _, alias = refused.user_name.rpartition(":")
-        if self._wanted.takes(network, alias_key, alias):
+        if self._wanted.takes_login(network, refused.user_name):
             self._put(
                 _encode(
                     RefusedEvent(

@@ -11,7 +11,7 @@ import msgspec
 
 from protocols.codecs.base import CodecSpec, Decoded, Decoder, nothing_decoded
 from protocols.codecs.json_paths import JsonReader, parse_checked, time_ms
-from protocols.errors import DecodeError
+from protocols.errors import UNREADABLE, DecodeError
 
 
 class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,5 +51,5 @@ def envelope_decoder(spec: CodecSpec) -> Decoder:
 def _open(payload: bytes) -> Envelope:
     try:
         return _decode(payload)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DecodeError(f"not an envelope: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from protocols.codecs.base import CodecSpec, Decoded, Decoder, nothing_decoded
-from protocols.errors import DecodeError
+from protocols.errors import UNREADABLE, DecodeError
 from protocols.ids import KeyPart
 from protocols.limits import JSON_DEPTH_MAX, MESSAGES_PER_RECORD_MAX, NAME_BYTES_MAX
 
@@ -42,7 +42,7 @@ class JsonReader:
         if b"[" not in together and b"\\u0000" not in together and together.count(b"{") == len(payloads):
             try:
                 return self._flat_columns([_decode(payload) for payload in payloads])
-            except (DecodeError, msgspec.DecodeError, UnicodeDecodeError):
+            except (DecodeError, *UNREADABLE):
                 pass
         out = nothing_decoded()
         for place, payload in enumerate(payloads):
@@ -124,7 +124,7 @@ def parse_checked(payload: bytes) -> list[Any]:
 def _parse(payload: bytes) -> Any:
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DecodeError(f"not JSON: {error}") from None
     except RecursionError:
         raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None

@@ -16,7 +16,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from protocols.batch import BatchKey
-from protocols.errors import LimitError, MalformedError, VersionError
+from protocols.errors import UNREADABLE, LimitError, MalformedError, VersionError
 from protocols.limits import NAME_BYTES_MAX
 from protocols.messages import Lane
 
@@ -213,7 +213,7 @@ def _decode(parts: Sequence[bytes], decoder: msgspec.msgpack.Decoder[_Frame]) ->
         raise LimitError(f"frame of {len(head):,} bytes; the limit is {HEAD_BYTES_MAX:,}")
     try:
         return decoder.decode(memoryview(head)[1:])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"frame: {error}") from None
 
 

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from protocols.batch import BatchKey
+from protocols.errors import UNREADABLE
 from protocols.limits import NATS_PAYLOAD_BYTES_MAX
 from protocols.messages import Lane
 from sync.bus.contract import BusError, BusFullError, BusRefusedError, Reader, TopicSpec
@@ -215,7 +216,7 @@ class JetStreamBus:
             return
         try:
             error = _answer_decoder.decode(message.data).error
-        except msgspec.MsgspecError as failure:
+        except UNREADABLE as failure:
             answer.set_exception(BusError(f"JetStream's answer cannot be read: {failure}"))
             return
         if error is None:

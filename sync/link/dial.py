@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
+from protocols.errors import UNREADABLE
 from protocols.limits import LINK_FRAME_BYTES_MAX
 from sync.link.limits import RETRY_AFTER_S_MAX, TEXT_BYTES_MAX, Deadlines
 
@@ -77,6 +78,8 @@ def refusal(error: BaseException) -> Refusal:
         return Refusal(f"TLS failed: {error}")
     if isinstance(error, TimeoutError):
         return Refusal("no answer: timed out while connecting")
+    if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError) or isinstance(error.__cause__, EOFError):
+        return Refusal("the connection was closed before an answer came")
     if isinstance(error, OSError):
         return Refusal(f"cannot connect: {error.strerror or error}")
     return Refusal(f"the other end does not speak WebSocket: {error}")
@@ -93,7 +96,7 @@ class _Problem(msgspec.Struct):
 def _http_refusal(response: Response) -> Refusal:
     try:
         problem = msgspec.json.decode(bytes(response.body), type=_Problem)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         problem = _Problem()  # a proxy's page, or another server
     what = ": ".join(filter(None, (problem.type.rpartition(":")[2], problem.detail))) or response.reason_phrase
     return Refusal(

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from protocols.errors import LimitError, MalformedError, VersionError
+from protocols.errors import UNREADABLE, LimitError, MalformedError, VersionError
 from protocols.limits import LINK_FRAME_BYTES_MAX
 from protocols.messages import Command, CommandState, Lane, Priority
 
@@ -219,5 +219,5 @@ def decode_frame(data: bytes | memoryview) -> Frame | None:
         return None
     try:
         return decoder.decode(memoryview(data)[2:])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"{FrameType(data[1]).name} frame: {error}") from None

@@ -9,6 +9,7 @@ import msgspec
 import zstandard
 
 from protocols.block import read_head
+from protocols.errors import UNREADABLE
 from protocols.messages import Lane
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
@@ -260,5 +261,5 @@ class GatewayEnd(End):
             if zstandard.get_frame_parameters(data).content_size != frame.raw_bytes:
                 raise ViolationError("malformed", "registry change: another size than announced")
             return (_change_decoder.decode(_decompressor.decompress(data)),)
-        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        except (zstandard.ZstdError, *UNREADABLE) as error:
             raise ViolationError("malformed", f"registry change: {error}") from None

@@ -33,8 +33,8 @@ class LogAccounting(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int
     segments: int
     oldest_pending_ms: int | None
-    """Newest received time of the oldest pending block, Unix ms, or of a block at most 1/64 segment before it. None:
-    nothing is pending."""
+    """Newest received time of the oldest pending block, Unix ms; while that block is being looked for on the disk, of
+    one at most 1/64 segment before it. None: nothing is pending."""
     passed_over: int
     """Entries since the start whose key the log had."""
     groups: int

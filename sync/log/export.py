@@ -26,7 +26,7 @@ from sync.ranges import Ranges
 
 TABLE: Final = "records"
 COLUMNS: Final = {
-    "epoch": int,
+    "epoch": str,
     "seq": int,
     "received_time": int,
     "network": str,
@@ -38,7 +38,8 @@ COLUMNS: Final = {
     "payload": bytes,
     "accepted": str,
 }
-"""`received_time` in Unix ms; `priority` telemetry, event or alarm; `accepted` yes or no: whether the cloud has it."""
+"""`epoch` as sixteen hexadecimal digits; `received_time` in Unix ms; `priority` telemetry, event or alarm;
+`accepted` yes or no: whether the cloud has it."""
 
 _ROWS_AT_ONCE: Final = 90
 """SQLite takes a limited number of values in one statement, 999 in older ones: as many rows as that allows."""
@@ -142,13 +143,14 @@ class _Rows:
         except WireError:
             self.unreadable_blocks += 1
             return
+        epoch = f"{head.epoch:016x}"
         accepted = self._accepted.get(head.epoch, Ranges())
         seq = head.first_seq
         for batch in batches:
             for record in batch.records():
                 origin = record.origin
                 yield (
-                    head.epoch,
+                    epoch,
                     seq,
                     record.received_time,
                     origin.network_id,

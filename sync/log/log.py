@@ -27,6 +27,7 @@ from sync.log.errors import (
     LogFullError,
 )
 from sync.log.keeper import Keeper
+from sync.log.oldest import OldestPending
 from sync.log.reader import LogReader, Source
 from sync.log.recovery import Recovered, recover
 from sync.log.segment import Mark, Segment
@@ -83,6 +84,7 @@ class Log:
         self._source = Source(
             self._catalog, self._tail, thread, disk, directory, self._note_damage, self._readers.remove
         )
+        self._oldest = OldestPending(self._catalog, self._tail, thread, disk, directory)
         self._writer = SegmentWriter(
             disk,
             directory,
@@ -200,7 +202,6 @@ class Log:
     def accounting(self) -> LogAccounting:
         catalog = self._catalog
         totals = catalog.totals()
-        oldest = catalog.oldest_pending()
         return LogAccounting(
             logged=totals.logged,
             accepted=totals.accepted,
@@ -210,7 +211,7 @@ class Log:
             used_bytes=self._keeper.used_bytes,
             max_bytes=self._settings.max_bytes,
             segments=len(catalog),
-            oldest_pending_ms=None if oldest is None else oldest[0].find(oldest[1]).newest_ms,
+            oldest_pending_ms=self._oldest.newest_ms(),
             passed_over=self._commit.passed_over,
             groups=self._commit.groups,
             syncs=self._commit.syncs,
@@ -222,6 +223,7 @@ class Log:
         for reader in list(self._readers):
             reader.close()
         await self._keeper.close()
+        await self._oldest.close()
         await asyncio.to_thread(self._thread.close)
         self._lock.close()
 

@@ -30,7 +30,7 @@ from typing import Final
 
 import msgspec
 
-from protocols.errors import ChecksumError, MalformedError, VersionError
+from protocols.errors import UNREADABLE, ChecksumError, MalformedError, VersionError
 from sync.log.keys import KeySnapshot
 from sync.log.settings import MARKS_PER_SEGMENT
 
@@ -113,7 +113,7 @@ def decode_header(data: bytes) -> SegmentHeader:
     _, _, epoch, first_seq, created_ms, before, before_end_bytes, before_end_seq = _HEAD.unpack_from(data)
     try:
         keys = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"segment header's keys: {error}") from None
     return SegmentHeader(epoch, first_seq, created_ms, Ended(before, before_end_bytes, before_end_seq), keys, size)
 

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from protocols.errors import ChecksumError, MalformedError, VersionError
+from protocols.errors import UNREADABLE, ChecksumError, MalformedError, VersionError
 from sync.log.segment import Ended
 from sync.log.settings import STATE_FILE_BYTES
 
@@ -91,5 +91,5 @@ def decode_state(data: bytes) -> tuple[int, State]:
         raise ChecksumError("the state's CRC-32 does not match")
     try:
         return generation, _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise MalformedError(f"state: {error}") from None

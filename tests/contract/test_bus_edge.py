@@ -186,7 +186,7 @@ async def test_an_endpoint_that_cannot_be_had_is_an_error_that_names_it(tmp_path
 async def test_example_publish_inbound(hub: ZeroMqHub, endpoint: str) -> None:
     reader = await hub.connect().subscribe("inbound", "recorder")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / "publish_inbound.py"), endpoint, stdout=asyncio.subprocess.PIPE
+        sys.executable, str(EXAMPLES / "publish_inbound.py"), endpoint, "quay", "pump-7", stdout=asyncio.subprocess.PIPE
     )
     payloads = []
     for number in range(1, 4):
@@ -195,8 +195,8 @@ async def test_example_publish_inbound(hub: ZeroMqHub, endpoint: str) -> None:
         assert batch.key == delivery.key
         assert batch.key.counter == number
         assert [(record.origin.network_id, record.origin.alias) for record in batch.records()] == [
-            ("serial-line", "pump-7"),
-            ("serial-line", "pump-7"),
+            ("quay", "pump-7"),
+            ("quay", "pump-7"),
         ]
         payloads += batch.payloads
         await delivery.ack()
@@ -227,6 +227,16 @@ async def test_example_read_resolved(hub: ZeroMqHub, endpoint: str) -> None:
         publishing.cancel()
         process.kill()
         await process.communicate()
+
+
+@pytest.mark.parametrize("example", ["publish_inbound.py", "read_resolved.py"])
+async def test_examples_say_how_they_are_called(example: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / example), "--help", stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 20)
+    assert f"python examples/{example} [ENDPOINT" in said.decode()
+    assert "Traceback" not in said.decode()
 
 
 def one_message() -> MessageBatch:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import typer
+from rich.emoji import Emoji
 
+from edge.cli import app
+from edge.cli.config import check
+from edge.cli.gateway import RunningGateway
+from edge.cli.log import export
 from edge.cli.status import backlog_line, duration, link_line, rows, size
 from edge.cli.tail import line
 from edge.status.accounting import Accounting
 from tests.edge.site import Site, command
+from tidegate.console import UserError
 
 NOW_MS = 1_700_000_000_000
 
@@ -76,6 +85,34 @@ def test_what_was_refused_is_shown_by_reason() -> None:
     shown = text(accounting(refused={"log-full": 3}, turned_away={"wrong_password": 2, "malformed": 10}))
     assert "refused: records: log-full 3" in shown
     assert "turned away: packets and connections: malformed 10, wrong_password 2" in shown
+
+
+def test_records_that_cannot_be_decoded_are_shown() -> None:
+    assert "rejected: records that cannot be decoded (tidegate-edge tail --rejected): 7" in text(
+        accounting(resolver__rejected=7)
+    )
+    assert "rejected" not in text(accounting())
+
+
+def test_a_listener_on_a_network_that_the_project_does_not_have_says_so() -> None:
+    listener: dict[str, Any] = {
+        "name": "mqtt", "network": "dmo", "host": "0.0.0.0", "port": 1883, "connections": 1, "connections_total": 1,
+        "recorded": 0, "refused": {}, "malformed": 0, "auth_failures": 0, "bytes_in": 0, "network_known": False,
+    }  # fmt: skip
+    assert "1 device, 0 records; network dmo is not in project demo" in text(accounting(listeners=[listener]))
+    assert "is not in" not in text(accounting(listeners=[listener | {"network_known": True}]))
+
+
+def test_no_help_text_has_a_word_that_rich_draws_as_a_picture() -> None:
+    def helps(command: Any) -> Iterator[str]:
+        yield command.help or ""
+        yield from (parameter.help or "" for parameter in command.params if hasattr(parameter, "help"))
+        for below in getattr(command, "commands", {}).values():
+            yield from helps(below)
+
+    texts = list(helps(typer.main.get_command(app)))
+    assert len(texts) > 10
+    assert [text for text in texts if Emoji.replace(text) != text] == []
 
 
 def test_a_backlog_that_drains_has_a_bar_and_an_estimate() -> None:
@@ -147,6 +184,34 @@ PAYLOAD = {"size": 3, "hex": "78797a", "text": "xyz"}
 )  # fmt: skip
 def test_a_line_of_the_tail(event: dict[str, Any], shown: str) -> None:
     assert line(event).split("  ", 1)[1] == shown
+
+
+def test_where_no_gateway_runs_by_default_the_remedy_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_EDGE_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError) as error:
+        RunningGateway(None, None)
+    assert error.value.remedy == (
+        "tidegate-edge run; if its configuration lies elsewhere: --config FILE (the demo: --config .run/gateway.toml)"
+    )
+    with pytest.raises(UserError, match="there is no log in") as error:
+        export(tmp_path / "x.sqlite")
+    assert "--config .run/gateway.toml" in error.value.remedy
+
+
+def test_an_export_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'nope'}"):
+        export(tmp_path / "nope" / "x.sqlite", data_dir=tmp_path)
+
+
+def test_config_check_names_the_listener_whose_certificate_is_missing(tmp_path: Path) -> None:
+    config = Site(tmp_path).write_config()
+    tls = f'port = 0\ntls_cert = "{os.devnull}"\ntls_key = "{tmp_path}/no.pem"\n[status]'
+    config.write_text(config.read_text().replace("port = 0\n[status]", tls))
+    with pytest.raises(UserError) as error:
+        check(config)
+    assert error.value.message == (f"mqtt[0].tls_key of listener 'mqtt': {tmp_path}/no.pem: No such file or directory")
 
 
 @pytest.mark.servers

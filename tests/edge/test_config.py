@@ -37,6 +37,8 @@ LISTENER = '[[mqtt]]\nname = "a"\nnetwork = "n"\n'
         ('[link]\nurl = "https://cloud"', "edge.toml, line 1: link: url must begin with ws:// or wss://"),
         (LISTENER + 'tls_key = "k"', "edge.toml, line 1: mqtt[0]: tls_cert and tls_key go together"),
         (LISTENER + LISTENER, "edge.toml: two listeners are named 'a'"),
+        ("[mqtt]\nname = 'a'\nnetwork = 'n'", "edge.toml, line 1: mqtt: there may be several of it"),
+        ('[bus]\nendpoint = "tcp://0.0.0.0:7999"', "edge.toml, line 1: bus: endpoint tcp://0.0.0.0:7999: whoever"),
         (LISTENER + "port = 70000", "edge.toml, line 4: mqtt[0].port: 70000 is above the maximum 65535"),
     ],
 )
@@ -44,3 +46,29 @@ def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, text: str, me
     with pytest.raises(ConfigError) as error:
         loaded(tmp_path, text)
     assert message in error.value.message
+
+
+def test_one_table_where_there_may_be_several_is_told_how_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, LISTENER.replace("[[mqtt]]", "[mqtt]"))
+    assert error.value.remedy == "write [[mqtt]]"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "ipc:///run/bus", "tcp://127.0.0.1:7999", "tcp://127.1.2.3:*", "tcp://[::1]:5", "tcp://localhost:5"],
+)
+def test_the_bus_may_be_on_this_machine(tmp_path: Path, endpoint: str) -> None:
+    assert loaded(tmp_path, f'[bus]\nendpoint = "{endpoint}"').bus.endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://*:7999", "tcp://[::]:7999", "tcp://10.0.0.1:7999", "tcp://eth0:7999", "tcp://127.0.0.1.example:7999",
+     "tcp://0.0.0.0:7999;127.0.0.1:1", "tcp://x@127.0.0.1:5", "tcp://127.0.0.1", "udp://127.0.0.1:5", "ipc://", "bus"],
+)  # fmt: skip
+def test_the_bus_is_nowhere_else(tmp_path: Path, endpoint: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, f'[bus]\nendpoint = "{endpoint}"')
+    assert f"bus: endpoint {endpoint}: " in error.value.message
+    assert "use ipc://PATH, or tcp://127.0.0.1:PORT" in error.value.message

@@ -310,7 +310,7 @@ async def test_an_expired_enrolment_token(site: WatchedSite, tmp_path: Path) -> 
     assert code == 1
     assert output == (
         f"error: the cloud at {site.url} answered 403: this enrolment token has expired\n"
-        "  try: make a new enrolment token in the cloud, under Gateways\n"
+        "  try: make a new enrolment token: POST /api/v1/gateways/ID/enrolment-tokens\n"
     )
     renewed = await site.post("gateways/tardy/enrolment-tokens", {})
     await site.command("tidegate-edge", "enroll", site.url, "--token", renewed["token"], "--data", tmp_path)

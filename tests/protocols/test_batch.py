@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -74,3 +76,10 @@ def test_a_newer_version_is_told_from_damage() -> None:
     data[0] = 2
     with pytest.raises(VersionError, match="version 2"):
         decode_records(bytes(data))
+
+
+def test_text_that_is_not_utf_8_is_malformed() -> None:
+    """As only a stranger's program writes it, checksum and all."""
+    body = encode_records(batch_of([(0, 0, b"x")]))[5:].replace(b"serial", b"seri\xff\xfe")
+    with pytest.raises(MalformedError, match="body"):
+        decode_records(bytes((1,)) + zlib.crc32(body).to_bytes(4, "little") + body)

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from edge.cli.tail import last_rejected
+from edge.status.rejects import Rejections
 from edge.status.server import CONNECTIONS_MAX, REQUEST_HEAD_BYTES_MAX
 from edge.status.tail import CLIENTS_MAX
 from protocols.batch import encode_records
@@ -170,3 +174,47 @@ async def test_head_gives_the_head_alone(gateway: RunningSite) -> None:
     assert answer.status_code == 200
     assert int(answer.headers["content-length"]) > 100
     assert answer.content == b""
+
+
+async def test_connections_that_are_kept_open_end_with_the_gateway_and_nothing_is_reported(tmp_path: Path) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    site = Site(tmp_path)
+    await site.furnish()
+    async with contextlib.AsyncExitStack() as held:
+        async with site.gateway() as gateway:
+            ends = []
+            for request in (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /healthz HT"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http.base_url.port)
+                held.callback(writer.close)
+                writer.write(request)
+                if request.endswith(b"\r\n\r\n"):
+                    assert (await reader.readuntil(b"ok\n")).startswith(b"HTTP/1.1 200")
+                ends.append(reader)
+            assert (await gateway.http.get("/healthz")).status_code == 200
+        for reader in ends:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+    assert reported == []
+
+
+async def test_what_was_rejected_before_is_shown_first_by_the_tail(gateway: RunningSite) -> None:
+    await publish(gateway, *(b"rubbish %d" % number for number in range(12)))
+    known = await gateway.get("/rejects", Rejections)
+    shown = last_rejected(known, "pump")
+    assert [event.payload.text for event in shown] == [f"rubbish {number}" for number in range(2, 12)]
+    assert last_rejected(known, "another") == []
+
+
+async def test_a_network_that_the_project_does_not_have_is_said(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.config = msgspec.structs.replace(
+        site.config, mqtt=(msgspec.structs.replace(site.config.mqtt[0], network="qay"),)
+    )
+    await site.furnish()
+    with structlog.testing.capture_logs() as said:
+        async with site.gateway() as running:
+            (listener,) = (await running.accounting()).listeners
+    assert not listener.network_known
+    (warning,) = [one for one in said if one["event"] == "nobody can log in"]
+    assert (warning["listener"], warning["reason"]) == ("mqtt", "network qay is not in project demo")

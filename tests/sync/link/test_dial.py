@@ -27,17 +27,26 @@ def http(status: int, body: bytes = b"", **headers: str) -> InvalidStatus:
             ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"),
             "TLS failed: [SSL: WRONG_VERSION_NUMBER]",
         ),
+        (ConnectionResetError(104, "Connection reset by peer"), "the connection was closed before an answer came"),
+        (EOFError("stream ended"), "the connection was closed before an answer came"),
         (InvalidMessage("not HTTP"), "the other end does not speak WebSocket: not HTTP"),
         (
             http(401, b'{"type":"urn:tidegate:problem:token-expired","detail":"expired"}'),
             "the cloud answered 401 token-expired: exp",
         ),
         (http(502, b"<html>bad gateway</html>"), "the cloud answered 502 Reason"),
+        (http(500, b'{"detail":"\xff"}'), "the cloud answered 500 Reason"),
         (http(404, b'{"detail":"Not Found"}'), "the cloud answered 404 Not Found"),
     ],
 )
 def test_why_no_connection_came_about_is_said_in_words(error: Exception, reason: str) -> None:
     assert refusal(error).reason.startswith(reason)
+
+
+def test_a_connection_that_ends_before_any_answer_is_not_called_another_protocol() -> None:
+    error = InvalidMessage("did not receive a valid HTTP response")
+    error.__cause__ = EOFError("connection closed while reading HTTP status line")
+    assert refusal(error).reason == "the connection was closed before an answer came"
 
 
 def test_a_page_of_a_proxy_does_not_fill_the_log() -> None:

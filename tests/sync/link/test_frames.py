@@ -68,6 +68,11 @@ def test_what_is_no_frame_is_said_to_be_none(data: bytes, error: type[WireError]
         decode_frame(data)
 
 
+def test_a_frame_whose_text_is_not_utf8_is_malformed() -> None:
+    with pytest.raises(MalformedError, match="HELLO frame"):
+        decode_frame(bytes((1, FrameType.HELLO)) + b"\x96\xa6\x00\x00\x00\x00\x00\x80")
+
+
 def test_a_frame_over_the_limit_is_not_made() -> None:
     with pytest.raises(LimitError):
         encode_frame(frames.Blocks(1, Lane.LIVE, Priority.TELEMETRY, (bytes(LINK_FRAME_BYTES_MAX),)))

@@ -47,6 +47,34 @@ async def test_what_is_appended_is_read_and_counted() -> None:
         assert total.oldest_pending_ms == START_MS
 
 
+async def test_the_oldest_pending_record_is_known_to_its_block() -> None:
+    """Five blocks, all of them near each other in one segment."""
+    disk = SimulatedDisk()
+    async with opened(disk) as log:
+        for number in range(5):
+            await log.append([entry(number, rows=2, at_ms=START_MS + 1000 * number)])
+        for number in range(4):
+            assert log.accounting().oldest_pending_ms == START_MS + 1000 * number
+            log.accept(log.epoch, 2 * number, 2 * number + 2)
+        log.accept(log.epoch, 8, 9)
+        assert log.accounting().oldest_pending_ms == START_MS + 4000
+
+
+async def test_the_oldest_pending_record_of_an_earlier_start_is_looked_up_on_the_disk() -> None:
+    disk = SimulatedDisk()
+    async with opened(disk) as log:
+        epoch = log.epoch
+        for number in range(5):
+            await log.append([entry(number, at_ms=START_MS + 1000 * number)])
+    async with opened(disk) as log:
+        log.accept(epoch, 0, 3)
+        async with asyncio.timeout(5):
+            while log.accounting().oldest_pending_ms != START_MS + 3000:
+                await asyncio.sleep(0)
+        log.accept(epoch, 3, 5)
+        assert log.accounting().oldest_pending_ms is None
+
+
 async def test_an_append_is_neither_answered_nor_read_nor_counted_before_its_sync() -> None:
     disk = SimulatedDisk()
     async with opened(disk) as log:

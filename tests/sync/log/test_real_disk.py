@@ -99,7 +99,7 @@ class TestExport:
         assert [row[1] for row in rows] == [*range(12), 0]
         assert [row[-1] for row in rows] == ["yes"] * 3 + ["no"] * 10
         assert rows[-1] == (
-            current,
+            f"{current:016x}",
             0,
             START_MS + 5,
             "demo",
