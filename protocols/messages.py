@@ -31,6 +31,54 @@ class Lane(enum.StrEnum):
     BACKFILL = "backfill"
 
 
+class Anchor(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """What one moment of a boot clock was in true time. Once durable it never changes: event times derive from it."""
+
+    boot: int
+    """The boot, as in Clock."""
+    boot_ms: int
+    """The boot clock then, milliseconds."""
+    wall_ms: int
+    """True time then, Unix milliseconds."""
+    error_ms: int
+    """True time lay within wall_ms ± error_ms."""
+    origin: str
+    """What told it: `kernel` (NTP, PTP, a GPS keeps the clock) or `cloud` (the link's greeting)."""
+
+
+class GapKind(enum.StrEnum):
+    """Why records of a gateway's log will never come."""
+
+    EVICTED = "evicted"
+    """The log was full, and they were the oldest of the lowest priority."""
+    DAMAGED = "damaged"
+    """The disk does not give them back."""
+    TAIL = "tail"
+    """Bytes at the end of a log that are no block: a write that was never acknowledged, or the last records, damaged;
+    nobody can tell. Of unknown length, so it counts no records."""
+
+
+class Gap(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """The durable record of a loss: records [first_seq, end_seq) of an epoch."""
+
+    epoch: int
+    first_seq: int
+    end_seq: int
+    """Equal to `first_seq` for a tail."""
+    kind: GapKind
+    oldest_ms: int
+    newest_ms: int
+    """Received times of the records, about, Unix milliseconds; 0: not known."""
+    noticed_ms: int
+    """When the gap came to be, by the gateway's wall clock, Unix milliseconds."""
+    size_bytes: int = 0
+    """Of a tail: bytes behind the last whole block that are not zero."""
+
+    @property
+    def records(self) -> int:
+        return self.end_seq - self.first_seq
+
+
 class Clock(msgspec.Struct, frozen=True, array_like=True):
     """The clock that stamped a batch. Boot clock of a record = its received time − `offset_ms`."""
 

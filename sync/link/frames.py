@@ -18,9 +18,12 @@ import msgspec
 
 from protocols.errors import UNREADABLE, LimitError, MalformedError, VersionError
 from protocols.limits import LINK_FRAME_BYTES_MAX
-from protocols.messages import Command, CommandState, Lane, Priority
+from protocols.messages import Anchor, Command, CommandState, Gap, Lane, Priority
 
 VERSION: Final = 1
+
+FEATURE_BOOKS: Final = "books"
+"""Both ends keep books beside the blocks: anchors, gaps, standing, holdings."""
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -38,6 +41,14 @@ class FrameType(enum.IntEnum):
     PROBE = 10
     PROBE_ANSWER = 11
     GOODBYE = 12
+    ANCHORS = 13
+    ANCHORS_KEPT = 14
+    GAPS = 15
+    GAPS_KEPT = 16
+    STANDING = 17
+    HOLDINGS = 18
+    RESEND = 19
+    CREDIT = 20
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +82,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
     requests_max: Count = 256
     """BLOCKS frames that may be without an answer at a time."""
     features: tuple[str, ...] = ()
+    backfill_bytes: Count | None = None
+    """How much of the credit backfill may use; None: all of it."""
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -99,6 +112,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True):
     request: Count
     spans: tuple[Span, ...]
     credit_bytes: Count
+    backfill_bytes: Count | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True):
@@ -155,6 +169,82 @@ class ProbeAnswer(msgspec.Struct, frozen=True, array_like=True):
     """The answering end's wall clock, Unix ms."""
     credit_bytes: Count = 0
     """From the cloud: the credit now, so that no lost frame leaves a gateway paused."""
+    backfill_bytes: Count | None = None
+
+
+class Anchors(msgspec.Struct, frozen=True, array_like=True):
+    """Up, answered by ANCHORS_KEPT: anchors that are durable here. Records that they date are not sent before."""
+
+    request: Count
+    anchors: tuple[Anchor, ...]
+
+
+class AnchorsKept(msgspec.Struct, frozen=True, array_like=True):
+    """Down: the anchors of this request are durable in the cloud too."""
+
+    request: Count
+
+
+class Gaps(msgspec.Struct, frozen=True, array_like=True):
+    """Up, answered by GAPS_KEPT: what was lost here. Told again on each connection until it is answered."""
+
+    request: Count
+    gaps: tuple[Gap, ...]
+
+
+class GapsKept(msgspec.Struct, frozen=True, array_like=True):
+    """Down: these gaps are durable in the cloud; `has`: records among them that it has after all, and are accepted."""
+
+    request: Count
+    has: tuple[Span, ...]
+
+
+class RefusedSample(msgspec.Struct, frozen=True, array_like=True):
+    """Something that a listener did not take, lately."""
+
+    at_ms: int
+    network_id: str
+    alias: str
+    """Of the device, as far as it is known: its user name, else empty."""
+    code: str
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """Up, without an answer: where records are at the gateway, as of now."""
+
+    at_ms: int
+    """The gateway's wall clock."""
+    complete_ms: int
+    """All records received before this time, by the gateway's wall clock, are accepted or gaps."""
+    ends: tuple[tuple[int, int], ...]
+    """(epoch, number after its newest record), of epochs with pending records and the one being written."""
+    pending: tuple[Span, ...]
+    """Neither accepted nor gaps, those in flight included; the newest where they are too many."""
+    in_flight: tuple[Span, ...]
+    refused: tuple[tuple[str, int], ...]
+    """Refused before the log since the gateway's start: (code, records)."""
+    refused_samples: tuple[RefusedSample, ...]
+    """The newest few."""
+
+
+class Holdings(msgspec.Struct, frozen=True, array_like=True):
+    """Up, once after WELCOME: records that the cloud has accepted, as the gateway remembers it, and that the gateway
+    still holds. What the cloud does not have (it was restored from a backup, say) it asks for by RESEND."""
+
+    spans: tuple[Span, ...]
+
+
+class Resend(msgspec.Struct, frozen=True, array_like=True):
+    """Down: the cloud does not have these records; they count as not accepted."""
+
+    spans: tuple[Span, ...]
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True):
+    """Down: the credit has changed. Both fields as in WELCOME."""
+
+    credit_bytes: Count
+    backfill_bytes: Count | None = None
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True):
@@ -178,6 +268,14 @@ Frame = (
     | Probe
     | ProbeAnswer
     | Goodbye
+    | Anchors
+    | AnchorsKept
+    | Gaps
+    | GapsKept
+    | Standing
+    | Holdings
+    | Resend
+    | Credit
 )
 
 _STRUCTS: Final[dict[FrameType, type[Frame]]] = {
@@ -193,6 +291,14 @@ _STRUCTS: Final[dict[FrameType, type[Frame]]] = {
     FrameType.PROBE: Probe,
     FrameType.PROBE_ANSWER: ProbeAnswer,
     FrameType.GOODBYE: Goodbye,
+    FrameType.ANCHORS: Anchors,
+    FrameType.ANCHORS_KEPT: AnchorsKept,
+    FrameType.GAPS: Gaps,
+    FrameType.GAPS_KEPT: GapsKept,
+    FrameType.STANDING: Standing,
+    FrameType.HOLDINGS: Holdings,
+    FrameType.RESEND: Resend,
+    FrameType.CREDIT: Credit,
 }
 _HEADS: Final = {struct: bytes((VERSION, number)) for number, struct in _STRUCTS.items()}
 _DECODERS: Final = {int(number): msgspec.msgpack.Decoder(struct) for number, struct in _STRUCTS.items()}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocols.errors import LimitError, MalformedError, VersionError, WireError
 from protocols.limits import LINK_FRAME_BYTES_MAX
-from protocols.messages import Command, CommandState, Lane, Priority
+from protocols.messages import Anchor, Command, CommandState, Gap, GapKind, Lane, Priority
 from sync.link import frames
 from sync.link.frames import FrameType, Span, decode_frame, encode_frame
 from tests.sync.link.blocks import BASE_MS, hello
@@ -28,6 +28,22 @@ ONE_OF_EACH: list[frames.Frame] = [
     frames.Probe(1),
     frames.ProbeAnswer(1, BASE_MS, 1 << 23),
     frames.Goodbye("restart", "the cloud restarts", 5000),
+    frames.Anchors(1, (Anchor(7, 60_000, BASE_MS, 12, "cloud"),)),
+    frames.AnchorsKept(1),
+    frames.Gaps(2, (Gap(7, 10, 20, GapKind.EVICTED, BASE_MS, BASE_MS + 5, BASE_MS + 9),)),
+    frames.GapsKept(2, (Span(7, 12, 15),)),
+    frames.Standing(
+        BASE_MS,
+        BASE_MS - 5,
+        ((7, 30),),
+        (Span(7, 20, 30),),
+        (Span(7, 25, 30),),
+        (("log-full", 3),),
+        (frames.RefusedSample(BASE_MS, "demo", "pump-1", "oversized"),),
+    ),
+    frames.Holdings((Span(7, 0, 20),)),
+    frames.Resend((Span(7, 3, 9),)),
+    frames.Credit(1 << 23, 0),
 ]
 
 
