@@ -4,6 +4,7 @@ loop, and none of it ends unseen."""
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -23,9 +24,10 @@ class DiskThread:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The call's result. Cancelling leaves the call running; the next one waits for it."""
-        future = self._executor.submit(call, *args, **kwargs)
-        return await asyncio.wrap_future(future)
+        """The call's result. Cancelling leaves the call running; the next one waits for it. Calls go through the event
+        loop, so that a loop with an order of its own decides when they run."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, functools.partial(call, *args, **kwargs))
 
     def close(self) -> None:
         """Returns once its calls have ended."""

@@ -11,13 +11,13 @@ import contextlib
 import errno
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 import pytest
 
 from protocols.block import open_block
 from sync.log.log import Entry, Log, LogError, LogFullError
-from sync.log.threads import DiskThread
 from tests.sync.log.making import SMALL, accept, closes, entry, open_log, read_all
 from tests.sync.log.simulated_disk import SimulatedDisk
 
@@ -96,18 +96,22 @@ class World:
 
 
 @pytest.fixture
-def interleaving(monkeypatch: pytest.MonkeyPatch) -> random.Random:
-    """Instead of threads, whose order no seed decides: each call runs after a random number of the loop's turns."""
+async def interleaving(monkeypatch: pytest.MonkeyPatch) -> random.Random:
+    """Instead of threads, whose order no seed decides: each call runs after a random number of the loop's turns, those
+    of one thread one after the other."""
     order = random.Random()
-    busy: dict[DiskThread, asyncio.Lock] = {}
+    busy: dict[Executor | None, asyncio.Lock] = {}
 
-    async def run(self: DiskThread, call: Callable[..., Any], *args: Any) -> Any:
-        async with busy.setdefault(self, asyncio.Lock()):
+    async def run(executor: Executor | None, call: Callable[[], Any]) -> Any:
+        async with busy.setdefault(executor, asyncio.Lock()):
             for _ in range(order.randrange(8)):
                 await asyncio.sleep(0)
-            return call(*args)
+            return call()
 
-    monkeypatch.setattr(DiskThread, "run", run)
+    def run_in_executor(executor: Executor | None, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(run(executor, call))
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", run_in_executor)
     return order
 
 
