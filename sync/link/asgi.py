@@ -7,7 +7,7 @@ Run uvicorn with `ws_max_size=LINK_FRAME_BYTES_MAX` and `ws_per_message_deflate=
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -24,9 +24,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 PROBLEM_TYPE: Final = "urn:tidegate:problem:"
 """Followed by the error's code."""
-
-CLOSE_S: Final = 5.0
-"""A peer that does not read any more keeps a close from being sent for no longer."""
 
 
 class RejectedError(Exception):
@@ -114,11 +111,11 @@ class AsgiTransport:
         if self._closed:
             return
         self._closed = True
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        except (OSError, TimeoutError):
-            return  # it is gone already
+        with contextlib.suppress(OSError):  # it is gone already
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    def abort(self) -> None:
+        self._closed = True  # ASGI has no word for it: servers cut a connection whose application has returned
 
 
 def _bearer(scope: Message) -> str:

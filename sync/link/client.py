@@ -9,11 +9,12 @@ from pathlib import Path
 
 from sync.link.backoff import Backoff
 from sync.link.connection import Connection, Ended
-from sync.link.dial import DIAL_ERRORS, dial, refusal, tls_context
+from sync.link.dial import WebSocketDial
+from sync.link.errors import DialError
 from sync.link.frames import CommandProgress, Hello
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import BACKOFF_S_MAX, BACKOFF_S_MIN, CREDIT_BYTES, STABLE_S, Deadlines
-from sync.link.ports import BlockSource, Downlink
+from sync.link.ports import BlockSource, Dial, Downlink
 from sync.link.status import LinkState, LinkStatus
 from tidegate.logs import get_logger
 
@@ -33,14 +34,16 @@ class LinkClient:
         downlink: Downlink,
         wall_ms: Callable[[], int],
         random: Callable[[], float],
+        dial: Dial | None = None,
         ca_file: Path | None = None,
         window_bytes_max: int = CREDIT_BYTES,
         deadlines: Deadlines | None = None,
     ) -> None:
         """`token` makes one for an attempt at the Unix second that it is given, the cloud's as far as it is known, so
         that a wrong clock at boot keeps nobody out; `hello` is asked anew for each connection; `random` gives numbers
-        from 0 to below 1; `ca_file` holds authorities (PEM) to trust beside the system's, and OSError is raised if it
-        does not serve; `window_bytes_max` bounds what is in flight, however much credit the cloud gives."""
+        from 0 to below 1; `dial` opens connections, by default WebSockets to `url`, for which `ca_file` holds
+        authorities (PEM) to trust beside the system's, and OSError is raised if it does not serve; `window_bytes_max`
+        bounds what is in flight, however much credit the cloud gives."""
         self._url = url
         self._token = token
         self._hello = hello
@@ -48,9 +51,9 @@ class LinkClient:
         self._downlink = downlink
         self._wall_ms = wall_ms
         self._random = random
-        self._tls = tls_context(url, ca_file)
         self._window_bytes_max = window_bytes_max
         self._deadlines = deadlines or Deadlines()
+        self._dial = dial or WebSocketDial(url, wall_ms=wall_ms, ca_file=ca_file, deadlines=self._deadlines)
         self._connection: Connection | None = None
         self.status = LinkStatus(LinkState.CONNECTING, wall_ms())
 
@@ -80,8 +83,7 @@ class LinkClient:
                 return Ended("stopped")
             self._connection = attempt.result()
             return await self._connection.run(stop)
-        except DIAL_ERRORS as error:
-            refused = refusal(error)
+        except DialError as refused:
             if refused.server_time_ms is not None:
                 self.status.cloud_ahead_ms = refused.server_time_ms - self._wall_ms()
             return Ended(refused.reason, refused.retry_after_s)
@@ -94,11 +96,9 @@ class LinkClient:
     async def _open(self) -> Connection:
         hello = self._hello()
         now_s = (self._wall_ms() + self.status.cloud_ahead_ms) // 1000
-        websocket = await dial(
-            self._url, self._token(now_s), tls=self._tls, user_agent=hello.software, deadlines=self._deadlines
-        )
+        transport = await self._dial(self._token(now_s), software=hello.software)
         return Connection(
-            websocket,
+            transport,
             GatewayEnd(
                 hello,
                 now_s=asyncio.get_running_loop().time(),

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
 from protocols.errors import WireError
 from protocols.messages import Command
 from sync.link.backoff import Backoff
-from sync.link.errors import CLOSE_NORMAL, FarewellError, LinkError
+from sync.link.errors import CLOSE_NORMAL, FarewellError, LinkError, TransportClosedError
 from sync.link.frames import CommandProgress, Span, Welcome
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import BACKOFF_S_MIN, FRAME_BLOCK_BYTES, RESEND_S_MAX
-from sync.link.ports import BlockSource, Downlink, Parcel
+from sync.link.ports import BlockSource, Downlink, Parcel, Transport
 from sync.link.protocol import BlockRefused, GatewayEvent
 from sync.link.status import LinkStatus
 from sync.registry import RegistryChange, StaleReplicaError
@@ -43,7 +41,7 @@ class Connection:
 
     def __init__(
         self,
-        websocket: ClientConnection,
+        transport: Transport,
         end: GatewayEnd,
         *,
         source: BlockSource,
@@ -53,7 +51,7 @@ class Connection:
         wall_ms: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        self._websocket = websocket
+        self._transport = transport
         self._end = end
         self._source = source
         self._downlink = downlink
@@ -82,7 +80,7 @@ class Connection:
                 group.create_task(self._pump())
                 group.create_task(self._watch())
                 group.create_task(self._leave(stop))
-        except* ConnectionClosed as lost:
+        except* TransportClosedError as lost:
             reason = f"connection lost: {_first(lost)}"
         except* LinkError as errors:  # says more than the loss that may have come with it
             error = _first(errors)
@@ -106,7 +104,7 @@ class Connection:
 
     async def _listen(self) -> None:
         while True:
-            data = await self._websocket.recv(decode=False)
+            data = await self._transport.receive()
             for event in self._end.receive(data, self._loop.time(), self._wall_ms()):
                 await self._take(event)
             self._note()
@@ -219,7 +217,7 @@ class Connection:
         for frame in self._end.take_outgoing():
             self._status.frames_sent += 1
             self._status.wire_bytes_sent += len(frame)
-            await self._websocket.send(frame)
+            await self._transport.send(frame)
 
     def _note(self) -> None:
         status, end = self._status, self._end
@@ -237,11 +235,11 @@ class Connection:
         self._status.in_flight_bytes = 0
         try:
             async with asyncio.timeout(self._end.deadlines.farewell_s):
-                with contextlib.suppress(ConnectionClosed):
+                with contextlib.suppress(TransportClosedError):
                     await self._send_outgoing()
-                await self._websocket.close(code)
+                await self._transport.close(code, "")
         except TimeoutError:
-            self._websocket.transport.abort()
+            self._transport.abort()
 
 
 def _first(group: BaseExceptionGroup[E]) -> E:

@@ -6,17 +6,19 @@ import email.utils
 import ipaddress
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
 from protocols.errors import UNREADABLE
 from protocols.limits import LINK_FRAME_BYTES_MAX
+from sync.link.errors import DialError, TransportClosedError
 from sync.link.limits import RETRY_AFTER_S_MAX, TEXT_BYTES_MAX, Deadlines
 
 PING_EVERY_S: Final = 60.0
@@ -25,21 +27,79 @@ PING_EVERY_S: Final = 60.0
 QUEUE_FRAMES_MAX: Final = 4
 """Frames that websockets reads ahead: the largest have 4 MiB, and a gateway has little memory."""
 
-DIAL_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError)
-"""Everything that `dial` raises for what lies outside this process."""
+CLOCK_UNSET_BEFORE_MS: Final = 1_577_836_800_000
+"""2020-01-01: a machine whose wall clock says less has just booted without a clock that it could trust."""
+
+NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h, which Python's ssl has no name for."""
+
+_DIAL_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError)
+"""Everything that `connect` raises for what lies outside this process."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why no connection came about."""
+class WebSocketDial:
+    """The link's Dial over TCP and TLS. A proxy is taken from the environment, never on loopback."""
 
-    reason: str
-    retry_after_s: float = 0.0
-    server_time_ms: int | None = None
-    """Where the cloud told it: a token that was refused as expired may only need a better clock."""
+    def __init__(self, url: str, *, wall_ms: Callable[[], int], ca_file: Path | None, deadlines: Deadlines) -> None:
+        """For wss, trusts the system's authorities, and those in `ca_file` (PEM); raises OSError if that does not
+        serve."""
+        self._url = url
+        self._wall_ms = wall_ms
+        self._deadlines = deadlines
+        self._tls = tls_context(url, ca_file)
+
+    async def __call__(self, token: str, *, software: str) -> WebSocketTransport:
+        extra: dict[str, Any] = {}
+        if self._tls is not None:
+            set_date_checks(self._tls, self._wall_ms())
+            extra["ssl"] = self._tls
+        try:
+            websocket = await connect(
+                self._url,
+                additional_headers={"Authorization": f"Bearer {token}"},
+                user_agent_header=software,
+                compression=None,
+                max_size=LINK_FRAME_BYTES_MAX,
+                max_queue=QUEUE_FRAMES_MAX,
+                open_timeout=self._deadlines.open_s,
+                close_timeout=self._deadlines.farewell_s,
+                ping_interval=PING_EVERY_S,
+                ping_timeout=PING_EVERY_S,
+                proxy=None if is_loopback(self._url) else True,
+                **extra,
+            )
+        except _DIAL_ERRORS as error:
+            raise refusal(error) from error
+        return WebSocketTransport(websocket)
+
+
+class WebSocketTransport:
+    """The link's Transport over a connection of websockets."""
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self._websocket = websocket
+
+    async def receive(self) -> bytes:
+        try:
+            return await self._websocket.recv(decode=False)
+        except ConnectionClosed as closed:
+            raise TransportClosedError(str(closed)) from None
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._websocket.send(data)
+        except ConnectionClosed as closed:
+            raise TransportClosedError(str(closed)) from None
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._websocket.close(code, reason)
+
+    def abort(self) -> None:
+        self._websocket.transport.abort()
 
 
 def tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
-    """For wss: trusts the system's authorities, and those in `ca_file` (PEM). Raises OSError if that does not serve."""
+    """For wss."""
     if urlsplit(url).scheme != "wss":
         return None
     context = ssl.create_default_context()
@@ -48,41 +108,30 @@ def tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-async def dial(
-    url: str, token: str, *, tls: ssl.SSLContext | None, user_agent: str, deadlines: Deadlines
-) -> ClientConnection:
-    """Raises DIAL_ERRORS; `refusal` says what they mean. A proxy is taken from the environment, never on loopback."""
-    extra: dict[str, Any] = {} if tls is None else {"ssl": tls}
-    return await connect(
-        url,
-        additional_headers={"Authorization": f"Bearer {token}"},
-        user_agent_header=user_agent,
-        compression=None,
-        max_size=LINK_FRAME_BYTES_MAX,
-        max_queue=QUEUE_FRAMES_MAX,
-        open_timeout=deadlines.open_s,
-        close_timeout=deadlines.farewell_s,
-        ping_interval=PING_EVERY_S,
-        ping_timeout=PING_EVERY_S,
-        proxy=None if is_loopback(url) else True,
-        **extra,
-    )
+def set_date_checks(context: ssl.SSLContext, wall_ms: int) -> None:
+    """For the next connection. While the wall clock is unset, the dates of certificates are not checked: the cloud
+    could never tell it the time otherwise. Names and signatures always are."""
+    if wall_ms < CLOCK_UNSET_BEFORE_MS:
+        context.verify_flags |= NO_CHECK_TIME
+    else:
+        context.verify_flags &= ~NO_CHECK_TIME
 
 
-def refusal(error: BaseException) -> Refusal:
+def refusal(error: BaseException) -> DialError:
+    """What an error of `connect` means, in words."""
     if isinstance(error, InvalidStatus):
         return _http_refusal(error.response)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Refusal(f"the cloud's certificate does not hold: {error.verify_message}")
+        return DialError(f"the cloud's certificate does not hold: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
-        return Refusal(f"TLS failed: {error}")
+        return DialError(f"TLS failed: {error}")
     if isinstance(error, TimeoutError):
-        return Refusal("no answer: timed out while connecting")
+        return DialError("no answer: timed out while connecting")
     if isinstance(error, EOFError | ConnectionResetError | BrokenPipeError) or isinstance(error.__cause__, EOFError):
-        return Refusal("the connection was closed before an answer came")
+        return DialError("the connection was closed before an answer came")
     if isinstance(error, OSError):
-        return Refusal(f"cannot connect: {error.strerror or error}")
-    return Refusal(f"the other end does not speak WebSocket: {error}")
+        return DialError(f"cannot connect: {error.strerror or error}")
+    return DialError(f"the other end does not speak WebSocket: {error}")
 
 
 class _Problem(msgspec.Struct):
@@ -93,13 +142,13 @@ class _Problem(msgspec.Struct):
     server_time_ms: int | None = None
 
 
-def _http_refusal(response: Response) -> Refusal:
+def _http_refusal(response: Response) -> DialError:
     try:
         problem = msgspec.json.decode(bytes(response.body), type=_Problem)
     except UNREADABLE:
         problem = _Problem()  # a proxy's page, or another server
     what = ": ".join(filter(None, (problem.type.rpartition(":")[2], problem.detail))) or response.reason_phrase
-    return Refusal(
+    return DialError(
         f"the cloud answered {response.status_code} {what}"[:TEXT_BYTES_MAX],
         _retry_after_s(response.headers.get("Retry-After", ""), time.time()),
         problem.server_time_ms,

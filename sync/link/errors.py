@@ -41,3 +41,15 @@ class FarewellError(LinkError):
 
 class TransportClosedError(Exception):
     """The connection is gone; nothing can be sent on it any more."""
+
+
+class DialError(Exception):
+    """No connection came about; try again later."""
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0, server_time_ms: int | None = None) -> None:
+        """`reason` is for people; `retry_after_s`, where the cloud asks for it; `server_time_ms` is its clock, where it
+        told it: a token that was refused as expired may only need a better one."""
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.server_time_ms = server_time_ms

@@ -1,4 +1,4 @@
-"""What the gateway's side of the link needs from its owner."""
+"""What the link needs from its owners: a connection at either end, and at the gateway blocks and ears for the cloud."""
 
 from __future__ import annotations
 
@@ -8,6 +8,36 @@ import msgspec
 
 from protocols.messages import Command, Lane
 from sync.registry import RegistryChange
+
+
+class Transport(Protocol):
+    """A connection that keeps the bounds of messages, the same for both ends. Frames may be sent by several tasks, and
+    are received by one."""
+
+    async def receive(self) -> bytes:
+        """The next message. Raises TransportClosedError."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Returns when the transport has taken it. Raises TransportClosedError."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Closes in good order, which waits for a peer that goes along. Never raises; nothing happens if it is
+        closed."""
+        ...
+
+    def abort(self) -> None:
+        """Ends it at once; whoever waits in the other calls gets TransportClosedError or returns."""
+        ...
+
+
+class Dial(Protocol):
+    """Opens the connection to the cloud."""
+
+    async def __call__(self, token: str, *, software: str) -> Transport:
+        """`token` says who calls, `software` what. Raises DialError; may be cancelled."""
+        ...
 
 
 class Parcel(msgspec.Struct, frozen=True):

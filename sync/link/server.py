@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -23,27 +23,15 @@ from sync.link.errors import (
 )
 from sync.link.frames import CommandProgress, Goodbye, Hello, RegistryAsk, Span
 from sync.link.limits import CREDIT_BYTES, CREDIT_BYTES_MIN, Deadlines
+from sync.link.ports import Transport
 from sync.link.protocol import Shipped
 from sync.registry import RegistryChange
 from tidegate.logs import get_logger
 
 logger = get_logger("link.server")
 
-
-class Transport(Protocol):
-    """A connection that keeps the bounds of messages. Frames may be sent by several tasks."""
-
-    async def receive(self) -> bytes:
-        """The next message. Raises TransportClosedError."""
-        ...
-
-    async def send(self, data: bytes) -> None:
-        """Returns when the transport has taken it. Raises TransportClosedError."""
-        ...
-
-    async def close(self, code: int, reason: str) -> None:
-        """Never raises; nothing happens if it is closed."""
-        ...
+CLOSE_REASON_CHARS: Final = 100
+"""RFC 6455, 5.5.1: 123 bytes at most."""
 
 
 class NotTakenError(Exception):
@@ -182,7 +170,7 @@ class _Service:
             self._figures.frames_damaged = self._end.frames_damaged
             self._figures.frames_unknown = self._end.frames_unknown
             self._figures.reason = reason
-            await self._transport.close(close_code, reason[:100])
+            await self._close(close_code, reason)
 
     async def _listen(self, group: asyncio.TaskGroup) -> None:
         while True:
@@ -281,6 +269,13 @@ class _Service:
                 await self._flush()
         except (TransportClosedError, TimeoutError):
             pass  # it was a courtesy
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(self._session.deadlines.farewell_s):
+                await self._transport.close(code, reason[:CLOSE_REASON_CHARS])
+        except TimeoutError:  # a peer that reads no more
+            self._transport.abort()
 
 
 def _first(group: BaseExceptionGroup[LinkError]) -> LinkError:

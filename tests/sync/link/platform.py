@@ -281,7 +281,7 @@ class Relay:
             sink.close()
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
+def certificate(folder: Path, *, expired: bool = False) -> tuple[Path, Path]:
     """A self-signed certificate for 127.0.0.1 and its key, as PEM files."""
     import datetime
     import ipaddress
@@ -292,7 +292,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tidegate test")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=expired)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)

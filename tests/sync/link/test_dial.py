@@ -8,7 +8,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Response
 
-from sync.link.dial import is_loopback, refusal, tls_context
+from sync.link.dial import CLOCK_UNSET_BEFORE_MS, NO_CHECK_TIME, is_loopback, refusal, set_date_checks, tls_context
 from sync.link.limits import RETRY_AFTER_S_MAX
 
 
@@ -74,12 +74,15 @@ def test_the_clouds_time_is_taken_from_its_answer() -> None:
     assert refusal(http(401, b'{"server_time_ms":"x"}')).server_time_ms is None
 
 
-def test_tls_verifies_names_and_certificates() -> None:
+def test_tls_verifies_names_and_certificates_and_dates_while_the_clock_is_set() -> None:
     assert tls_context("ws://cloud/link/v1", None) is None
     context = tls_context("wss://cloud/link/v1", None)
     assert context is not None
-    assert context.check_hostname
-    assert context.verify_mode is ssl.CERT_REQUIRED
+    for wall_ms, checks_dates in ((0, False), (CLOCK_UNSET_BEFORE_MS, True), (CLOCK_UNSET_BEFORE_MS - 1, False)):
+        set_date_checks(context, wall_ms)
+        assert context.check_hostname
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert bool(context.verify_flags & NO_CHECK_TIME) is not checks_dates
 
 
 @pytest.mark.parametrize(

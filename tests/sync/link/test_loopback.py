@@ -349,6 +349,23 @@ async def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
         client(1, log, scheme="wss", ca_file=tmp_path / "none.pem")
 
 
+async def test_dates_of_certificates_count_only_once_the_clock_is_set(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, expired=True)
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    cloud, log = Cloud(), Log(blocks(3))
+    async with serving(cloud.app, cert=cert, key=key) as port:
+        async with linking(client(port, log, scheme="wss", ca_file=cert, wall_ms=lambda: 60_000)):
+            await drained(log)
+        async with linking(client(port, log, scheme="wss", ca_file=cert)) as link:
+            await until(lambda: link.status.state is LinkState.DOWN)
+            assert "certificate has expired" in link.status.reason
+        ca_file, _ = certificate(stranger)
+        async with linking(client(port, log, scheme="wss", ca_file=ca_file, wall_ms=lambda: 60_000)) as link:
+            await until(lambda: link.status.state is LinkState.DOWN)
+            assert "certificate does not hold" in link.status.reason
+
+
 async def test_frames_that_break_the_protocol_end_the_session_with_its_name() -> None:
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed
