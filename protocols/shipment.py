@@ -79,6 +79,12 @@ TIME_REPLACED: Final = 2
 """Flag: the device's time was implausible; event_time is the received time."""
 HISTORY_ONLY: Final = 4
 """Flag: never becomes current."""
+LATE: Final = 8
+"""Flag: it came by the lane `backfill`, after newer ones."""
+CLOCK_CORRECTED: Final = 16
+"""Flag: the gateway's clock was not synchronized; *received* was corrected by an anchor of its boot."""
+CLOCK_UNSURE: Final = 32
+"""Flag: the gateway's clock was not synchronized, and nothing is known of its boot: *received* stands as it came."""
 
 
 class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
@@ -104,6 +110,9 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
     payloads: list[bytes]
     """The record's payload for rows whose device is unknown, so that the inbox keeps the truth; else empty."""
     rejects: list[Reject]
+    time_error_ms: list[int | None] = []
+    """event_time is true within ± so much; None: no bound is known, or the time is the device's own. Empty where no row
+    has one."""
 
     def __len__(self) -> int:
         return len(self.data)
@@ -146,6 +155,7 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
         return batches[0]
     out = MessageBatch([], [], b"".join(batch.ids for batch in batches), [], [], [], [], [], [], [], [], [], [])
     records = 0
+    bounded = any(batch.time_error_ms for batch in batches)
     for batch in batches:
         targets = len(out.targets)
         out.runs.extend(batch.runs)
@@ -159,6 +169,8 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
         out.event_time.extend(batch.event_time)
         out.data.extend(batch.data)
         out.payloads.extend(batch.payloads)
+        if bounded:
+            out.time_error_ms.extend(batch.time_error_ms or [None] * len(batch))
         out.rejects.extend(msgspec.structs.replace(reject, record=records + reject.record) for reject in batch.rejects)
         records += batch.records
     return out
@@ -206,6 +218,7 @@ def pick(batch: MessageBatch, rows: Sequence[int]) -> MessageBatch:
         [batch.data[i] for i in rows],
         [batch.payloads[i] for i in rows],
         batch.rejects,
+        [batch.time_error_ms[i] for i in rows] if batch.time_error_ms else [],
     )
 
 

@@ -1,8 +1,9 @@
-"""decode and resolve: a pure function of records and registry, the same code at both ends."""
+"""decode and resolve: a pure function of records, registry and anchors, the same code at both ends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -10,10 +11,21 @@ from protocols.batch import RecordBatch
 from protocols.codecs import Decoded, Decoder, nothing_decoded
 from protocols.errors import DecodeError
 from protocols.ids import KeySpace, record_message_id
-from protocols.messages import Origin
-from protocols.shipment import KEYED, TIME_REPLACED, MessageBatch, Reject, Run, Target
-from protocols.times import event_times
+from protocols.messages import Anchor, Clock, ClockState, Origin
+from protocols.shipment import (
+    CLOCK_CORRECTED,
+    CLOCK_UNSURE,
+    KEYED,
+    TIME_REPLACED,
+    MessageBatch,
+    Reject,
+    Run,
+    Target,
+)
+from protocols.times import corrected, event_times
 from sync.registry import Registry
+
+NO_ANCHORS: Final[Mapping[int, Sequence[Anchor]]] = {}
 
 
 class Resolver:
@@ -23,8 +35,11 @@ class Resolver:
     one for each message batch, and do not wait for anything between its calls.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, anchors: Mapping[int, Sequence[Anchor]] = NO_ANCHORS) -> None:
+        """`anchors`: by boot, those of a boot by rising `boot_ms`; only asked for batches whose clock was not
+        synchronized."""
         self._registry = registry
+        self._anchors = anchors
         self._targets: dict[tuple[str, str, str], int] = {}
         self._key_spaces: dict[int, KeySpace] = {}
         self._records = 0
@@ -41,7 +56,10 @@ class Resolver:
             self._records += len(batch)
 
     def finish(self) -> MessageBatch:
-        return msgspec.structs.replace(self._out, ids=b"".join(self._ids))
+        out = self._out
+        if out.time_error_ms:
+            _fill_up(out.time_error_ms, len(out))
+        return msgspec.structs.replace(out, ids=b"".join(self._ids))
 
     def _add_batch(self, epoch: int, first_seq: int, batch: RecordBatch) -> None:
         decoders = [self._decoder(origin) for origin in batch.origins]
@@ -64,7 +82,11 @@ class Resolver:
         in_batch = decoded.place if len(rows) == len(payloads) else [rows[place] for place in decoded.place]
         targets = self._targets_of(batch.origins, [batch.origin_index[row] for row in in_batch], decoded.alias)
         received = [batch.base_ms + batch.received_delta_ms[row] for row in in_batch]
-        filed, replaced = event_times(decoded.time, received)
+        if batch.clock.state is ClockState.SYNCHRONIZED:
+            filed, replaced = event_times(decoded.time, received)
+            of_clock = 0
+        else:
+            filed, replaced, of_clock = self._date(batch.clock, received, decoded.time)
         keyed = decoded.key.count(None) < len(decoded.key)
         if keyed:
             self._add_keyed_ids(epoch, first_seq, in_batch, targets, decoded)
@@ -72,7 +94,11 @@ class Resolver:
             self._ids.extend(
                 [record_message_id(epoch, first_seq + row, i) for row, i in zip(in_batch, decoded.index, strict=True)]
             )
-        flags = [0 if key is None else KEYED for key in decoded.key] if keyed else [0] * len(in_batch)
+        flags = (
+            [of_clock if key is None else of_clock | KEYED for key in decoded.key]
+            if keyed
+            else [of_clock] * len(in_batch)
+        )
         for place in replaced:
             flags[place] |= TIME_REPLACED
         known = [bool(target.device_id) for target in out.targets]
@@ -90,6 +116,22 @@ class Resolver:
         out.event_time.extend(filed)
         out.data.extend(decoded.data)
         out.payloads.extend(unknown_kept)
+
+    def _date(
+        self, clock: Clock, received: Sequence[int], device: Sequence[int | None]
+    ) -> tuple[list[int], list[int], int]:
+        """As event_times, for what a clock stamped that was not synchronized; and the flag that says so. Called before
+        the rows are there: it adds the bounds of their errors."""
+        anchors = self._anchors.get(clock.boot)
+        if not anchors:
+            return *event_times(device, received), CLOCK_UNSURE
+        true_ms, error_ms = corrected(received, clock, anchors)
+        filed, replaced = event_times(device, true_ms)
+        by_device = {place for place, given in enumerate(device) if given is not None}.difference(replaced)
+        bounds = self._out.time_error_ms
+        _fill_up(bounds, len(self._out))
+        bounds.extend([None if place in by_device else error for place, error in enumerate(error_ms)])
+        return filed, replaced, CLOCK_CORRECTED
 
     def _add_keyed_ids(
         self, epoch: int, first_seq: int, in_batch: list[int], targets: list[int], decoded: Decoded
@@ -144,6 +186,11 @@ class Resolver:
                 batch.payloads[row],
             )
         )
+
+
+def _fill_up(time_error_ms: list[int | None], rows: int) -> None:
+    """Rows whose time needed no correction have no bound of its error."""
+    time_error_ms.extend([None] * (rows - len(time_error_ms)))
 
 
 def _rejecting(detail: str) -> Decoder:

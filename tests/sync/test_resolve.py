@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import uuid
 
+import msgspec
+
 from protocols.batch import BatchKey, RecordBatch
 from protocols.codecs import CodecSpec
 from protocols.ids import record_message_id
-from protocols.messages import Clock, ClockState, Origin
+from protocols.messages import Anchor, Clock, ClockState, Origin
 from protocols.shipment import (
+    CLOCK_CORRECTED,
+    CLOCK_UNSURE,
     KEYED,
     TIME_REPLACED,
     MessageBatch,
@@ -17,6 +21,7 @@ from protocols.shipment import (
     concat,
     decode_messages,
     encode_messages,
+    pick,
     record_places,
     restrict,
 )
@@ -115,3 +120,76 @@ def test_batches_are_joined_cut_and_encoded_without_losing_a_row() -> None:
     assert sorted(m.data["v"] for m in cut.messages()) == [2, 4]
     assert [record_places(cut.runs)[r.record][1] for r in cut.rejects] == [11]
     assert {record_places(cut.runs)[place][1] for place in cut.record} == {12, 71}
+
+
+BOOT_MS = 500_000
+UNSET = Clock(7, 0, ClockState.UNSET)
+ANCHORS = {7: [Anchor(7, BOOT_MS + 1_000, NOW, 25, "cloud")]}
+
+
+def in_1970(*rows: tuple[str, str, object]) -> RecordBatch:
+    """Rows of a boot whose clock was not set: received at BOOT_MS after 1970, then each 1 ms later."""
+    return msgspec.structs.replace(records(*rows), clock=UNSET, base_ms=BOOT_MS)
+
+
+def test_messages_of_an_unset_clock_are_filed_by_their_boots_anchor() -> None:
+    resolver = Resolver(registry(), ANCHORS)
+    given = in_1970(
+        ("plain", "b", {"v": 0}),
+        ("plain", "b", {"v": 1, "time": NOW - 5_000}),
+        ("plain", "b", {"v": 2, "time": NOW + 10**9}),
+        ("keyed", "a", {"v": 3, "boot": 1, "seq": 2}),
+    )
+    resolver.add(Run(4, 99, 10, 4), [given])
+    batch = resolver.finish()
+    seen = sorted(
+        (m.data["v"], m.event_time, m.received_time, batch.flags[i], batch.time_error_ms[i])
+        for i, m in enumerate(batch.messages())
+    )
+    assert seen == [
+        (0, NOW - 1_000, BOOT_MS, CLOCK_CORRECTED, 26),
+        (1, NOW - 5_000, BOOT_MS + 1, CLOCK_CORRECTED, None),
+        (2, NOW - 998, BOOT_MS + 2, CLOCK_CORRECTED | TIME_REPLACED, 26),
+        (3, NOW - 997, BOOT_MS + 3, CLOCK_CORRECTED | KEYED, 26),
+    ], "the device's own time is judged by the corrected one, and has no bound; received stays raw"
+
+
+def test_messages_of_an_unset_clock_without_an_anchor_say_so() -> None:
+    for anchors in ({}, {8: ANCHORS[7]}):
+        resolver = Resolver(registry(), anchors)
+        resolver.add(Run(4, 99, 10, 1), [in_1970(("plain", "b", {"v": 0}))])
+        batch = resolver.finish()
+        assert (batch.event_time, batch.flags, batch.time_error_ms) == ([BOOT_MS], [CLOCK_UNSURE], [])
+
+
+def test_a_synchronized_clock_is_taken_at_its_word() -> None:
+    batch = records(("plain", "b", {"v": 0}))
+    resolver = Resolver(registry(), {1: [Anchor(1, 0, 5, 25, "cloud")]})
+    resolver.add(Run(4, 99, 10, 1), [batch])
+    assert (resolver.finish().event_time, resolver.finish().flags) == ([NOW], [0])
+
+
+def test_error_bounds_stay_with_their_rows() -> None:
+    resolver = Resolver(registry(), ANCHORS)
+    resolver.add(Run(4, 99, 10, 1), [records(("plain", "b", {"v": 0}))])
+    resolver.add(Run(4, 99, 11, 2), [in_1970(("plain", "b", {"v": 1}), ("plain", "b", {"v": 2, "time": NOW - 9}))])
+    resolver.add(Run(4, 99, 13, 1), [records(("plain", "b", {"v": 3}))])
+    mixed = resolver.finish()
+    plain = resolve(records(("plain", "b", {"v": 4}), ("plain", "b", {"v": 5})), first_seq=70)
+    assert plain.time_error_ms == []
+    whole = decode_messages(encode_messages(concat([plain, mixed, plain])))
+    assert whole.time_error_ms == [None, None, None, 26, None, None, None, None]
+    assert pick(whole, [3, 0]).time_error_ms == [26, None]
+    cut = restrict(whole, [[], [], [Run(4, 99, 12, 1), Run(4, 99, 11, 1)], [], [Run(4, 99, 70, 1)]])
+    assert [(m.data["v"], cut.time_error_ms[i]) for i, m in enumerate(cut.messages())] == [
+        (1, 26),
+        (2, None),
+        (4, None),
+    ]
+    assert concat([plain, plain]).time_error_ms == []
+
+
+def test_a_batch_from_before_there_were_error_bounds_is_read() -> None:
+    batch = resolve(records(("plain", "b", {"v": 0})))
+    old = msgspec.msgpack.decode(msgspec.msgpack.encode(batch))[:-1]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=MessageBatch) == batch
