@@ -22,6 +22,7 @@ from cloud.db import sources
 from cloud.db.database import Database
 from cloud.db.history_copy import COLUMNS, pack_history
 from cloud.db.migrate import migrate
+from cloud.db.postgres_store import PostgresStore
 from cloud.engines import Engines, EngineSettings
 from cloud.services.transponder import Transponder
 from cloud.topics import DEFAULT_PROCESSOR, TOPICS
@@ -200,8 +201,9 @@ async def _postgres(url: str, network: str, seconds: float) -> Row:
         source_id = await sources.add(conn, "bench", "rest")
         await conn.execute("CREATE TABLE bare (LIKE history)")
     made = _resolved(network, source_id, int(seconds * 200) * PER_TRANSACTION)
-    transponder = Transponder()
-    ours = await _through(made, seconds, lambda part: _written(database, transponder, part))
+    transponder = Transponder(lambda: time.time_ns() // 1_000_000)
+    store = PostgresStore(database)
+    ours = await _through(made, seconds, lambda part: _written(store, transponder, part))
     bare = await _through(made, seconds, lambda part: _copied(database, part))
     await database.close()
     return Row(
@@ -238,9 +240,9 @@ async def _through(
     return done / (time.monotonic() - started)
 
 
-async def _written(database: Database, transponder: Transponder, part: list[MessageBatch]) -> None:
+async def _written(store: PostgresStore, transponder: Transponder, part: list[MessageBatch]) -> None:
     data = [encode_messages(batch) for batch in part]
-    await database.run(lambda conn: transponder.handle(conn, data, Lane.LIVE))
+    await store.run(lambda tx: transponder.handle(tx, data, Lane.LIVE))
 
 
 async def _copied(database: Database, part: list[MessageBatch]) -> None:

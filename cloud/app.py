@@ -18,6 +18,7 @@ from cloud.db import users
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.db.migrate import migrate
+from cloud.db.postgres_store import PostgresStore
 from cloud.engines import Engines, EngineSettings
 from cloud.http_server import HttpServer
 from cloud.ingest.rest_server import RestServer
@@ -35,6 +36,7 @@ from cloud.services.transponder import Transponder
 from cloud.topics import ROUTABLE, TOPICS
 from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
+from sync.link.server import unix_ms
 from tidegate.console import UserError
 from tidegate.logs import get_logger
 
@@ -94,18 +96,19 @@ class _Process:
         self._services = services
         self._monitoring = Monitoring()
         self._monitoring.check("database", self._database_well)
-        self._receiver = Receiver(bus, database)
+        self._store = PostgresStore(database)
+        self._receiver = Receiver(bus, self._store)
         self._links = Links(self._receiver, feed, database)
 
     async def run(self, http: HttpServer | None, stop: asyncio.Event, engines: Engines) -> None:
         inner: dict[str, Run] = {"engines": engines.supervise, "registry": self._feed.run}
         outer: dict[str, Run] = {}
         if "processor" in self._services:
-            inner["processor"] = self._service(ServiceRunner(Processor(self._feed), self._bus, self._database))
+            inner["processor"] = self._service(ServiceRunner(Processor(self._feed), self._bus, self._store))
         if "transponder" in self._services:
-            inner["transponder"] = self._service(ServiceRunner(Transponder(), self._bus, self._database))
+            inner["transponder"] = self._service(ServiceRunner(Transponder(unix_ms), self._bus, self._store))
         if "replay" in self._services:
-            replay = InboxReplay(self._feed, self._bus, self._database)
+            replay = InboxReplay(self._feed, self._bus, self._store)
             self._feed.on_change(replay.want)
             inner["replay"] = replay.run
         if "receiver" in self._services:
@@ -128,7 +131,7 @@ class _Process:
         app = create_app(await ApiContext.open(self._database, LiveTail(self._bus), settings))
         app.include_router(self._monitoring.router())
         if "receiver" in self._services:
-            rest_server = RestServer(self._receiver, lambda: secrets.randbits(63) or 1)
+            rest_server = RestServer(self._receiver, lambda: secrets.randbits(63) or 1, unix_ms)
             app.state.ingest = Ingest(rest_server, self._feed)
             app.include_router(ingest_router)
             app.router.routes.append(WebSocketRoute("/link/v1", self._links.app))

@@ -14,6 +14,7 @@ from cloud.api.context import Context
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
 from cloud.api.tenancy import ReadableProject
 from cloud.db import inbox, rejects
+from cloud.model.unresolved import InboxRow
 
 router = APIRouter(tags=["data"])
 
@@ -117,7 +118,7 @@ async def group_rejects(context: Context, project: ReadableProject) -> Response:
     return raw_json({"count": len(rows), "items": rows, "next": None})
 
 
-def _waiting(row: inbox.InboxRow) -> dict[str, Any]:
+def _waiting(row: InboxRow) -> dict[str, Any]:
     return {
         "seq": row.seq,
         "id": str(uuid.UUID(bytes=row.id)),

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from cloud.db.database import Connection
-from cloud.db.progress import FATES, INBOX_EPOCH
+from cloud.model.claim import FATES, INBOX_EPOCH
 
 
 class SourceAccount(msgspec.Struct, frozen=True):

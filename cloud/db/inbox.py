@@ -10,11 +10,10 @@ import asyncpg
 import msgspec
 
 from cloud.db.database import Connection
-from cloud.db.progress import INBOX_EPOCH, Claim, claim, lock_epoch
+from cloud.model.unresolved import InboxRow
 from protocols.ids import record_message_id
-from protocols.shipment import MessageBatch, Run, record_places
+from protocols.shipment import MessageBatch, record_places
 
-HOP: Final = "inbox"
 _COLUMNS: Final = (
     "project_id",
     "source_id",
@@ -30,22 +29,6 @@ _COLUMNS: Final = (
     "data",
     "payload",
 )
-
-
-class InboxRow(msgspec.Struct, frozen=True):
-    seq: int
-    source_id: int
-    network_id: str
-    alias_key: str
-    alias: str
-    id: bytes
-    flags: int
-    time: int | None
-    received_time: int
-    event_time: int
-    data: bytes
-    payload: bytes
-    replay_seq: int | None
 
 
 class InboxGroup(msgspec.Struct, frozen=True):
@@ -74,26 +57,24 @@ async def add(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> Non
     await conn.copy_records_to_table("inbox", records=values, columns=_COLUMNS)
 
 
-async def number_for_replay(conn: Connection, limit: int) -> int:
-    """Gives messages whose device exists by now their place in the replay; returns how many."""
+async def replayable(conn: Connection, limit: int) -> list[tuple[int, int]]:
+    """(source id, seq) of messages without a replay number whose device exists by now, in order; locked."""
     found = await conn.fetch(
-        """SELECT i.seq, i.source_id FROM inbox i JOIN alias a USING (project_id, network_id, alias_key, alias)
+        """SELECT i.source_id, i.seq FROM inbox i JOIN alias a USING (project_id, network_id, alias_key, alias)
            WHERE i.replay_seq IS NULL ORDER BY i.source_id, i.seq LIMIT $1 FOR UPDATE OF i SKIP LOCKED""",
         limit,
     )
-    by_source: dict[int, list[int]] = {}
-    for row in found:
-        by_source.setdefault(row["source_id"], []).append(row["seq"])
-    for source_id, seqs in sorted(by_source.items()):
-        start = (await lock_epoch(conn, HOP, source_id, INBOX_EPOCH)).end
-        await conn.execute(
-            """UPDATE inbox SET replay_seq = n.replay_seq FROM unnest($1::bigint[], $2::bigint[]) AS n (seq, replay_seq)
-               WHERE inbox.seq = n.seq""",
-            seqs,
-            list(range(start, start + len(seqs))),
-        )
-        await (await claim(conn, HOP, [Run(source_id, INBOX_EPOCH, start, len(seqs))])).settle(conn)
-    return len(found)
+    return [(row["source_id"], row["seq"]) for row in found]
+
+
+async def number(conn: Connection, numbers: Sequence[tuple[int, int]]) -> None:
+    """(seq, replay number): their place in the replay."""
+    await conn.execute(
+        """UPDATE inbox SET replay_seq = n.replay_seq FROM unnest($1::bigint[], $2::bigint[]) AS n (seq, replay_seq)
+           WHERE inbox.seq = n.seq""",
+        [seq for seq, _ in numbers],
+        [replay_seq for _, replay_seq in numbers],
+    )
 
 
 async def numbered(conn: Connection, limit: int) -> list[tuple[str, InboxRow]]:
@@ -104,16 +85,14 @@ async def numbered(conn: Connection, limit: int) -> list[tuple[str, InboxRow]]:
     return [(row["project_id"], _row(row)) for row in found]
 
 
-async def put_back(conn: Connection, rows: Sequence[InboxRow]) -> None:
+async def put_back(conn: Connection, seqs: Sequence[int]) -> None:
     """Their device is gone again: they wait as before."""
-    await conn.execute("UPDATE inbox SET replay_seq = NULL WHERE seq = ANY($1::bigint[])", [row.seq for row in rows])
+    await conn.execute("UPDATE inbox SET replay_seq = NULL WHERE seq = ANY($1::bigint[])", seqs)
 
 
-async def remove(conn: Connection, rows: Sequence[InboxRow], counted: Claim) -> None:
-    """Takes replayed messages out: they are not unresolved any more, and `counted` is told."""
-    await conn.execute("DELETE FROM inbox WHERE seq = ANY($1::bigint[])", [row.seq for row in rows])
-    for row in rows:
-        counted.count(row.source_id, INBOX_EPOCH, "unresolved", -1)
+async def remove(conn: Connection, seqs: Sequence[int]) -> None:
+    """They were replayed."""
+    await conn.execute("DELETE FROM inbox WHERE seq = ANY($1::bigint[])", seqs)
 
 
 async def page(conn: Connection, project_id: str, *, after: int | None = None, limit: int) -> list[InboxRow]:

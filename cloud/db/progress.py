@@ -1,4 +1,4 @@
-"""What each hop has done, per source and epoch: claiming records in a transaction, and counting their fates in it."""
+"""What each hop has done, per source and epoch (cloud/model/claim.py): locking, reading and adding to it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,9 @@ from typing import Final
 import asyncpg
 
 from cloud.db.database import Connection
+from cloud.model.claim import FATES, Claim
 from protocols.shipment import Run
 from sync.ranges import Ranges
-
-INBOX_EPOCH: Final = 0
-"""The epoch of replayed inbox messages; a log's epochs are random and never 0."""
-
-FATES: Final = (
-    "accepted",
-    "decoded_records",
-    "rejected_records",
-    "dead_records",
-    "decoded",
-    "stored",
-    "repeated",
-    "unresolved",
-    "rejected",
-    "stopped",
-    "dead",
-)
 
 _LOCK_MISSING: Final = """
     INSERT INTO hop_progress (source_id, epoch, hop)
@@ -45,48 +29,6 @@ _SETTLE: Final = f"""
     WHERE p.source_id = asked.source_id AND p.epoch = asked.epoch AND p.hop = $3"""
 
 
-class Claim:
-    """The records of some runs that a hop has not done yet. Their rows stay locked until the transaction ends."""
-
-    def __init__(self, hop: str, runs: Sequence[Run], done: dict[tuple[int, int], Ranges]) -> None:
-        self._hop = hop
-        self._counts: dict[tuple[int, int], dict[str, int]] = {}
-        self._claimed: dict[tuple[int, int], Ranges] = {}
-        self.runs: list[list[Run]] = []
-        """For each run asked for: the parts of it that are still to be done."""
-        for run in runs:
-            name = (run.source_id, run.epoch)
-            claimed = self._claimed.setdefault(name, Ranges())
-            parts = []
-            for start, end in done[name].missing(run.first_seq, run.first_seq + run.count):
-                for part_start, part_end in claimed.missing(start, end):
-                    parts.append(Run(run.source_id, run.epoch, part_start, part_end - part_start))
-            for part in parts:
-                claimed.add(part.first_seq, part.first_seq + part.count)
-            self.runs.append(parts)
-        self.complete = all(parts == [run] for parts, run in zip(self.runs, runs, strict=True))
-        """Whether nothing of it was done before: the usual case."""
-
-    def count(self, source_id: int, epoch: int, fate: str, number: int) -> None:
-        if number:
-            counts = self._counts.setdefault((source_id, epoch), dict.fromkeys(FATES, 0))
-            counts[fate] += number
-
-    async def settle(self, conn: Connection) -> None:
-        """Writes what was claimed as done, with the fates counted."""
-        none = dict.fromkeys(FATES, 0)
-        rows = []
-        for name in sorted(self._claimed.keys() | self._counts.keys()):
-            claimed = self._claimed.get(name, Ranges())
-            counts = self._counts.get(name, none)
-            if claimed or counts is not none:
-                text = "{" + ",".join(f"[{start},{end})" for start, end in claimed) + "}"
-                rows.append((*name, text, *counts.values()))
-        if rows:
-            sources, epochs, done, *fates = (list(column) for column in zip(*rows, strict=True))
-            await conn.execute(_SETTLE, sources, epochs, self._hop, done, *fates)
-
-
 async def claim(conn: Connection, hop: str, runs: Sequence[Run]) -> Claim:
     """Locks the hop's rows of the runs' sources, in order, and finds what is left to do."""
     names = sorted({(run.source_id, run.epoch) for run in runs})
@@ -98,14 +40,25 @@ async def claim(conn: Connection, hop: str, runs: Sequence[Run]) -> Claim:
     return Claim(hop, runs, {(row["source_id"], row["epoch"]): _ranges(row["done"]) for row in locked})
 
 
-async def lock_epoch(conn: Connection, hop: str, source_id: int, epoch: int) -> Ranges:
-    """What one hop has of one epoch, locked until the transaction ends."""
-    run = Run(source_id, epoch, 0, 0)
-    await claim(conn, hop, [run])
-    row = await conn.fetchrow(
-        "SELECT done FROM hop_progress WHERE source_id = $1 AND epoch = $2 AND hop = $3", source_id, epoch, hop
-    )
-    return _ranges(row["done"] if row else [])
+async def settle(conn: Connection, claim: Claim) -> None:
+    """Writes what was claimed as done, with the fates counted."""
+    rows = [
+        (
+            settlement.source_id,
+            settlement.epoch,
+            multirange(settlement.done),
+            *settlement.counts.values(),
+        )
+        for settlement in claim.settlements()
+    ]
+    if rows:
+        sources, epochs, done, *fates = (list(column) for column in zip(*rows, strict=True))
+        await conn.execute(_SETTLE, sources, epochs, claim.hop, done, *fates)
+
+
+def multirange(ranges: Ranges) -> str:
+    """As PostgreSQL's text of an int8multirange."""
+    return "{" + ",".join(f"[{start},{end})" for start, end in ranges) + "}"
 
 
 def _ranges(done: Iterable[asyncpg.Range[int]]) -> Ranges:

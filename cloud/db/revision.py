@@ -27,6 +27,16 @@ async def next_revision(conn: Connection, project_id: str) -> int:
     return revision
 
 
+async def newest(conn: Connection, project_id: str, *, held: bool) -> int:
+    """`held`: the share lock on the project's row lets no change commit until the transaction ends. Raises
+    NotFoundError."""
+    lock = " FOR SHARE" if held else ""
+    revision: int | None = await conn.fetchval(f"SELECT revision FROM project WHERE id = $1{lock}", project_id)
+    if revision is None:
+        raise NotFoundError("project", project_id)
+    return revision
+
+
 async def bury(conn: Connection, project_id: str, kind: Kind, ref: object, revision: int) -> None:
     """Records a deletion for the replicas."""
     await conn.execute(

@@ -6,7 +6,6 @@ answer only once the records are durable.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -55,8 +54,9 @@ class Accepts(Protocol):
 
 
 class RestServer:
-    def __init__(self, receiver: Accepts, random_63: Callable[[], int]) -> None:
+    def __init__(self, receiver: Accepts, random_63: Callable[[], int], wall_ms: Callable[[], int]) -> None:
         self._receiver = receiver
+        self._wall_ms = wall_ms
         self._epoch = random_63()
         self._clock = Clock(random_63(), 0, ClockState.SYNCHRONIZED)
         self._next_seq: dict[int, int] = {}
@@ -64,7 +64,7 @@ class RestServer:
     async def take(self, source_id: int, registry: Registry, messages: Sequence[IngestMessage]) -> list[IngestResult]:
         """Returns when all of them are durable. Raises LimitError, naming field and limit: nothing was recorded; or
         what the receiver raises: nothing is certain."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._wall_ms()
         origins, rows = _columns(registry, messages)
         seq = self._next_seq.get(source_id, 0)
         self._next_seq[source_id] = seq + len(rows)

@@ -8,11 +8,10 @@ from typing import Protocol
 
 import msgspec
 
-from cloud.db import dead_letters, inbox, rejects, sources
-from cloud.db.database import Connection
-from cloud.db.progress import Claim, claim
+from cloud.model.claim import Claim
 from cloud.model.route import next_topic
 from cloud.services.service import Output
+from cloud.services.store import Transaction
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, ROUTABLE, TRANSPONDER, WRITER
 from protocols.batch import RecordBatch
 from protocols.block import BlockHead, open_block, read_head
@@ -50,14 +49,14 @@ class Processor:
         self._registries = registries
         self._projects: dict[int, str] = {}
 
-    async def handle(self, conn: Connection, batch: Sequence[bytes], lane: Lane) -> list[Output]:
+    async def handle(self, tx: Transaction, batch: Sequence[bytes], lane: Lane) -> list[Output]:
         blocks = [
             (consignment.source_id, *open_block(consignment.block))
             for data in batch
             for consignment in decode_shipment(data)
         ]
         by_project: dict[str, list[Block]] = {}
-        projects = await self._projects_of(conn, {source_id for source_id, _, _ in blocks})
+        projects = await self._projects_of(tx, {source_id for source_id, _, _ in blocks})
         for source_id, head, batches in blocks:
             run = Run(source_id, head.epoch, head.first_seq, head.records)
             by_project.setdefault(projects[source_id], []).append((run, head, batches))
@@ -65,58 +64,58 @@ class Processor:
         for project_id, found in by_project.items():
             registry = await self._registries.registry(project_id)
             resolved[project_id] = (_resolve(registry, found), registry.revision)
-        claimed = await claim(conn, self.name, [run for found in by_project.values() for run, _, _ in found])
+        claimed = await tx.claim(self.name, [run for found in by_project.values() for run, _, _ in found])
         outputs = []
         at = 0
         for project_id, found in by_project.items():
             parts = claimed.runs[at : at + len(found)]
             at += len(found)
-            messages = await self._settle_unknown(conn, project_id, *resolved[project_id], found)
+            messages = await self._settle_unknown(tx, project_id, *resolved[project_id], found)
             if not claimed.complete:
                 messages = restrict(messages, parts)
             if messages.runs:
-                outputs += await _route(conn, project_id, messages, claimed)
-        await claimed.settle(conn)
+                outputs += await _route(tx, project_id, messages, claimed)
+        await tx.settle(claimed)
         return outputs
 
     def split(self, data: bytes) -> list[bytes]:
         return [encode_shipment([consignment]) for consignment in decode_shipment(data)]
 
-    async def bury(self, conn: Connection, data: bytes, reason: str) -> None:
+    async def bury(self, tx: Transaction, data: bytes, reason: str) -> None:
         for consignment in decode_shipment(data):
             head = read_head(consignment.block)
             run = Run(consignment.source_id, head.epoch, head.first_seq, head.records)
-            claimed = await claim(conn, self.name, [run])
+            claimed = await tx.claim(self.name, [run])
             lost = sum(part.count for part in claimed.runs[0])
             if lost:
-                projects = await self._projects_of(conn, {run.source_id})
+                projects = await self._projects_of(tx, {run.source_id})
                 claimed.count(run.source_id, run.epoch, "dead_records", lost)
-                await claimed.settle(conn)
+                await tx.settle(claimed)
                 # Nothing of it will reach the writer: without this it would seem to be on its way there for ever.
-                await (await claim(conn, TRANSPONDER, claimed.runs[0])).settle(conn)
-                await dead_letters.add(
-                    conn,
+                await tx.settle(await tx.claim(TRANSPONDER, claimed.runs[0]))
+                await tx.add_dead_letter(
                     project_id=projects[run.source_id],
                     hop=self.name,
                     topic=self.reads,
+                    runs=claimed.runs[0],
                     detail=reason,
                     data=consignment.block,
                 )
 
-    async def _projects_of(self, conn: Connection, source_ids: set[int]) -> dict[int, str]:
+    async def _projects_of(self, tx: Transaction, source_ids: set[int]) -> dict[int, str]:
         unseen = source_ids - self._projects.keys()
         if unseen:
-            self._projects |= await sources.projects(conn, list(unseen))
+            self._projects |= await tx.projects(list(unseen))
         return self._projects
 
     async def _settle_unknown(
-        self, conn: Connection, project_id: str, messages: MessageBatch, revision: int, blocks: Sequence[Block]
+        self, tx: Transaction, project_id: str, messages: MessageBatch, revision: int, blocks: Sequence[Block]
     ) -> MessageBatch:
-        """Makes sure that who looks unknown is unknown by the newest registry there is: the share lock on the project's
-        row lets no device be created until this transaction has written its messages to the inbox."""
+        """Makes sure that who looks unknown is unknown by the newest registry there is: while it is held, no device is
+        created until this transaction has written its messages to the inbox."""
         if all(target.device_id for target in messages.targets) and not messages.rejects:
             return messages
-        newest = await conn.fetchval("SELECT revision FROM project WHERE id = $1 FOR SHARE", project_id)
+        newest = await tx.newest_revision(project_id, held=True)
         if newest <= revision:
             return messages
         return _resolve(await self._registries.refresh(project_id, newest), blocks)
@@ -129,7 +128,7 @@ def _resolve(registry: Registry, blocks: Sequence[Block]) -> MessageBatch:
     return resolver.finish()
 
 
-async def _route(conn: Connection, project_id: str, messages: MessageBatch, claimed: Claim) -> list[Output]:
+async def _route(tx: Transaction, project_id: str, messages: MessageBatch, claimed: Claim) -> list[Output]:
     """Writes inbox and rejects, counts, and gives what goes on. The writer's batch names all runs, also those that gave
     it no row, so that its progress stays contiguous."""
     places = record_places(messages.runs)
@@ -137,9 +136,9 @@ async def _route(conn: Connection, project_id: str, messages: MessageBatch, clai
     writer, unknown, stopped = _split(messages)
     rejected = [(*places[reject.record], reject) for reject in messages.rejects]
     if unknown:
-        await inbox.add(conn, messages, unknown)
+        await tx.add_unresolved(messages, unknown)
     if rejected:
-        await rejects.add(conn, project_id, rejected)
+        await tx.add_rejects(project_id, rejected)
     for run in messages.runs:
         claimed.count(run.source_id, run.epoch, "decoded_records", run.count)
     for run, _, _ in rejected:

@@ -12,8 +12,7 @@ from typing import Final
 
 import msgspec
 
-from cloud.db.database import Connection, Database
-from cloud.db.progress import claim
+from cloud.services.store import Store, Transaction
 from cloud.topics import DEFAULT_PROCESSOR
 from protocols.block import BlockHead, read_head
 from protocols.limits import SHIPMENT_BYTES_MAX
@@ -52,9 +51,9 @@ class Receiver:
 
     name = HOP
 
-    def __init__(self, bus: Bus, database: Database) -> None:
+    def __init__(self, bus: Bus, store: Store) -> None:
         self._bus = bus
-        self._database = database
+        self._store = store
         self._queues: dict[Lane, list[_Waiting]] = {lane: [] for lane in Lane}
         self._arrived = asyncio.Event()
         self._waiting_bytes = 0
@@ -136,7 +135,7 @@ class Receiver:
             Run(consignment.source_id, head.epoch, head.first_seq, head.records)
             for consignment, head in zip(consignments, heads, strict=True)
         ]
-        accepted = await self._database.run(lambda conn: _remember(conn, runs))
+        accepted = await self._store.run(lambda tx: _remember(tx, runs))
         self.counts.accepted += accepted
         self.counts.resent += sum(run.count for run in runs) - accepted
         self.counts.shipments += 1
@@ -158,12 +157,11 @@ class Receiver:
             del self._known[next(iter(self._known))]
 
 
-async def _remember(conn: Connection, runs: Sequence[Run]) -> int:
-    claimed = await claim(conn, HOP, runs)
+async def _remember(tx: Transaction, runs: Sequence[Run]) -> int:
+    claimed = await tx.claim(HOP, runs)
     accepted = 0
-    for parts in claimed.runs:
-        for part in parts:
-            claimed.count(part.source_id, part.epoch, "accepted", part.count)
-            accepted += part.count
-    await claimed.settle(conn)
+    for part in claimed.parts:
+        claimed.count(part.source_id, part.epoch, "accepted", part.count)
+        accepted += part.count
+    await tx.settle(claimed)
     return accepted

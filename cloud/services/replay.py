@@ -8,11 +8,12 @@ from typing import Final
 
 import msgspec
 
-from cloud.db import inbox
-from cloud.db.database import Connection, Database, DatabaseError
-from cloud.db.progress import INBOX_EPOCH, claim
+from cloud.db.database import DatabaseError
+from cloud.model.claim import INBOX_EPOCH
 from cloud.model.route import next_topic
+from cloud.model.unresolved import InboxRow
 from cloud.services.processor import Registries
+from cloud.services.store import Store, Transaction
 from cloud.topics import ROUTABLE, WRITER
 from protocols.shipment import MessageBatch, Run, encode_messages
 from sync.bus.contract import Bus, BusError
@@ -24,14 +25,16 @@ ROWS_MAX: Final = 5000
 SWEEP_EVERY_S: Final = 30.0
 """A safety net: each change of the registry starts a sweep at once."""
 
+HOP: Final = "inbox"
+
 _log = get_logger("replay")
 
 
 class InboxReplay:
-    def __init__(self, registries: Registries, bus: Bus, database: Database) -> None:
+    def __init__(self, registries: Registries, bus: Bus, store: Store) -> None:
         self._registries = registries
         self._bus = bus
-        self._database = database
+        self._store = store
         self._wanted = asyncio.Event()
         self.replayed = 0
 
@@ -58,38 +61,53 @@ class InboxReplay:
 
     async def sweep(self) -> int:
         """One round: number what can be replayed, then send what is numbered. Returns how many messages moved."""
-        numbered = await self._database.run(lambda conn: inbox.number_for_replay(conn, ROWS_MAX))
-        sent = await self._database.run(self._send)
+        numbered = await self._store.run(lambda tx: _number(tx, ROWS_MAX))
+        sent = await self._store.run(self._send)
         self.replayed += sent
         return numbered + sent
 
-    async def _send(self, conn: Connection) -> int:
-        rows = await inbox.numbered(conn, ROWS_MAX)
-        by_project: dict[str, list[inbox.InboxRow]] = {}
+    async def _send(self, tx: Transaction) -> int:
+        rows = await tx.numbered(ROWS_MAX)
+        by_project: dict[str, list[InboxRow]] = {}
         for project_id, row in rows:
             by_project.setdefault(project_id, []).append(row)
-        settled = await claim(conn, inbox.HOP, [Run(row.source_id, INBOX_EPOCH, 0, 0) for _, row in rows])
+        settled = await tx.claim(HOP, [Run(row.source_id, INBOX_EPOCH, 0, 0) for _, row in rows])
         for project_id, found in by_project.items():
-            revision = await conn.fetchval("SELECT revision FROM project WHERE id = $1", project_id)
+            revision = await tx.newest_revision(project_id, held=False)
             registry = await self._registries.refresh(project_id, revision)
             batch, gone, stopped = _messages(registry, found)
             await self._bus.publish(WRITER, encode_messages(batch))
-            await inbox.put_back(conn, gone)
-            await inbox.remove(conn, [row for row in found if row not in gone], settled)
+            await tx.put_back([row.seq for row in gone])
+            replayed = [row for row in found if row not in gone]
+            await tx.remove([row.seq for row in replayed])
+            for row in replayed:
+                settled.count(row.source_id, INBOX_EPOCH, "unresolved", -1)
             for row in stopped:
                 settled.count(row.source_id, INBOX_EPOCH, "stopped", 1)
-        await settled.settle(conn)
+        await tx.settle(settled)
         return len(rows)
 
 
-def _messages(
-    registry: Registry, rows: Sequence[inbox.InboxRow]
-) -> tuple[MessageBatch, list[inbox.InboxRow], list[inbox.InboxRow]]:
+async def _number(tx: Transaction, limit: int) -> int:
+    """Gives messages whose device exists by now their place in the replay; returns how many."""
+    by_source: dict[int, list[int]] = {}
+    found = await tx.replayable(limit)
+    for source_id, seq in found:
+        by_source.setdefault(source_id, []).append(seq)
+    for source_id, seqs in sorted(by_source.items()):
+        held = await tx.claim(HOP, [Run(source_id, INBOX_EPOCH, 0, 0)])
+        start = held.done[source_id, INBOX_EPOCH].end
+        await tx.number([(seq, start + place) for place, seq in enumerate(seqs)])
+        await tx.settle(await tx.claim(HOP, [Run(source_id, INBOX_EPOCH, start, len(seqs))]))
+    return len(found)
+
+
+def _messages(registry: Registry, rows: Sequence[InboxRow]) -> tuple[MessageBatch, list[InboxRow], list[InboxRow]]:
     """Each row as one record of the inbox's epoch; and the rows whose device is gone again, and those that their route
     stops. Their numbers count as done, so that numbers stay contiguous."""
     batch = MessageBatch([], [], b"", [], [], [], [], [], [], [], [], [], [])
-    gone: list[inbox.InboxRow] = []
-    stopped: list[inbox.InboxRow] = []
+    gone: list[InboxRow] = []
+    stopped: list[InboxRow] = []
     ids: list[bytes] = []
     places: dict[tuple[str, str, str], int] = {}
     for record, row in enumerate(rows):
@@ -118,7 +136,7 @@ def _messages(
     return msgspec.structs.replace(batch, ids=b"".join(ids)), gone, stopped
 
 
-def _extend(runs: list[Run], row: inbox.InboxRow) -> None:
+def _extend(runs: list[Run], row: InboxRow) -> None:
     """Adds the row's number to the last run, or starts one."""
     assert row.replay_seq is not None, "only numbered rows are replayed"
     last = runs[-1] if runs else None

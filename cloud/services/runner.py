@@ -8,8 +8,9 @@ from typing import Final
 
 import msgspec
 
-from cloud.db.database import Connection, Database, DatabaseError
+from cloud.db.database import DatabaseError
 from cloud.services.service import Output, Service
+from cloud.services.store import Store, Transaction
 from protocols.messages import Lane
 from sync.bus.contract import Bus, BusError, Delivery
 from tidegate.logs import get_logger
@@ -39,10 +40,10 @@ class ServiceCounts(msgspec.Struct):
 class ServiceRunner:
     """One reader of the service's channel, working on one fetch at a time."""
 
-    def __init__(self, service: Service, bus: Bus, database: Database) -> None:
+    def __init__(self, service: Service, bus: Bus, store: Store) -> None:
         self._service = service
         self._bus = bus
-        self._database = database
+        self._store = store
         self.counts = ServiceCounts()
 
     @property
@@ -107,10 +108,10 @@ class ServiceRunner:
                     return
 
     async def _transact(self, batch: Sequence[bytes], lane: Lane) -> None:
-        async def work(conn: Connection) -> None:
-            await self._publish(await self._service.handle(conn, batch, lane), lane)
+        async def work(tx: Transaction) -> None:
+            await self._publish(await self._service.handle(tx, batch, lane), lane)
 
-        await self._database.run(work)
+        await self._store.run(work)
         self.counts.transactions += 1
 
     async def _publish(self, outputs: Sequence[Output], lane: Lane) -> None:
@@ -122,7 +123,7 @@ class ServiceRunner:
     async def _bury(self, data: bytes, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
         _log.error("batch buried as a dead letter", service=self.name, reason=reason, exc_info=error)
-        await self._database.run(lambda conn: self._service.bury(conn, data, reason))
+        await self._store.run(lambda tx: self._service.bury(tx, data, reason))
         self.counts.buried += 1
 
 

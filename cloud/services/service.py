@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from cloud.db.database import Connection
+from cloud.services.store import Transaction
 from protocols.messages import Lane
 
 
@@ -26,8 +26,8 @@ class Service(Protocol):
     reads: str
     writes: tuple[str, ...]
 
-    async def handle(self, conn: Connection, batch: Sequence[bytes], lane: Lane) -> list[Output]:
-        """Does the work for all of `batch`, in the transaction that `conn` is in. What it returns is published before
+    async def handle(self, tx: Transaction, batch: Sequence[bytes], lane: Lane) -> list[Output]:
+        """Does the work for all of `batch`, in that transaction. What it returns is published before
         the transaction commits, and the batch is acknowledged after. It may be called again with the same batch."""
         ...
 
@@ -35,6 +35,6 @@ class Service(Protocol):
         """The smallest batches that one batch can be handled as instead, in order; itself if there are none."""
         ...
 
-    async def bury(self, conn: Connection, data: bytes, reason: str) -> None:
+    async def bury(self, tx: Transaction, data: bytes, reason: str) -> None:
         """Writes one batch that `handle` fails on for good as a dead letter, and counts it."""
         ...

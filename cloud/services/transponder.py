@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from cloud.db import current, dead_letters, history
-from cloud.db.database import Connection
-from cloud.db.progress import claim
 from cloud.services.service import Output
+from cloud.services.store import Transaction
 from cloud.topics import TRANSPONDER, WRITER
 from protocols.messages import Lane
 from protocols.shipment import Run, concat, decode_messages, encode_messages, record_places, restrict
 
-PARTITION_CHECK_S = 3600.0
+PARTITION_CHECK_MS: Final = 3_600_000
 """Partitions stand ready two weeks ahead; looking once an hour leaves every chance to make them in time."""
 
 
@@ -23,19 +21,22 @@ class Transponder:
     reads = WRITER
     writes: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        self._partitions_due_s = 0.0
+    def __init__(self, wall_ms: Callable[[], int]) -> None:
+        """`wall_ms`: the time, Unix milliseconds."""
+        self._wall_ms = wall_ms
+        self._partitions_due_ms = 0
 
-    async def handle(self, conn: Connection, batch: Sequence[bytes], lane: Lane) -> list[Output]:
-        if time.monotonic() >= self._partitions_due_s:
-            await history.ensure_partitions(conn, time.time_ns() // 1_000_000)
-            self._partitions_due_s = time.monotonic() + PARTITION_CHECK_S
+    async def handle(self, tx: Transaction, batch: Sequence[bytes], lane: Lane) -> list[Output]:
+        now_ms = self._wall_ms()
+        if now_ms >= self._partitions_due_ms:
+            await tx.ensure_partitions(now_ms)
+            self._partitions_due_ms = now_ms + PARTITION_CHECK_MS
         messages = concat([decode_messages(data) for data in batch])
-        claimed = await claim(conn, self.name, messages.runs)
+        claimed = await tx.claim(self.name, messages.runs)
         if not claimed.complete:
             messages = restrict(messages, claimed.runs)
-        stored = await history.store(conn, messages, range(len(messages)))
-        await current.update(conn, messages, stored)
+        stored = await tx.store(messages, range(len(messages)))
+        await tx.update_current(messages, stored)
         places = record_places(messages.runs)
         sources = [(run.source_id, run.epoch) for run, _ in places]
         arrived = Counter(sources[place] for place in messages.record)
@@ -43,7 +44,7 @@ class Transponder:
         for source, number in arrived.items():
             claimed.count(*source, "stored", kept[source])
             claimed.count(*source, "repeated", number - kept[source])
-        await claimed.settle(conn)
+        await tx.settle(claimed)
         return []
 
     def split(self, data: bytes) -> list[bytes]:
@@ -58,21 +59,21 @@ class Transponder:
             for kept in range(len(messages.runs))
         ]
 
-    async def bury(self, conn: Connection, data: bytes, reason: str) -> None:
+    async def bury(self, tx: Transaction, data: bytes, reason: str) -> None:
         messages = decode_messages(data)
-        claimed = await claim(conn, self.name, messages.runs)
+        claimed = await tx.claim(self.name, messages.runs)
         messages = restrict(messages, claimed.runs)
         places = record_places(messages.runs)
         for place in messages.record:
             run, _ = places[place]
             claimed.count(run.source_id, run.epoch, "dead", 1)
-        await claimed.settle(conn)
+        await tx.settle(claimed)
         if len(messages):
-            await dead_letters.add(
-                conn,
+            await tx.add_dead_letter(
                 project_id=messages.targets[0].project_id,
                 hop=self.name,
                 topic=self.reads,
+                runs=messages.runs,
                 detail=reason,
                 data=data,
             )

@@ -7,7 +7,9 @@ import pytest
 from cloud.db import accounting
 from cloud.db.accounting import SourceAccount
 from cloud.db.database import Database
-from cloud.db.progress import INBOX_EPOCH, claim
+from cloud.db.postgres_store import PostgresStore
+from cloud.model.claim import INBOX_EPOCH
+from cloud.services.store import Transaction
 from protocols.shipment import Run
 
 pytest_plugins = ("tests.contract.postgres",)
@@ -23,11 +25,13 @@ class Ledger:
         self._source_id = source_id
 
     async def commit(self, hop: str, first: int, count: int, *, epoch: int = EPOCH, **fates: int) -> None:
-        async with self._database.transaction() as conn:
-            done = await claim(conn, hop, [Run(self._source_id, epoch, first, count)])
+        async def work(tx: Transaction) -> None:
+            done = await tx.claim(hop, [Run(self._source_id, epoch, first, count)])
             for fate, number in fates.items():
                 done.count(self._source_id, epoch, fate, number)
-            await done.settle(conn)
+            await tx.settle(done)
+
+        await PostgresStore(self._database).run(work)
 
     async def wait_in_inbox(self, replay_seqs: list[int | None]) -> None:
         async with self._database.transaction() as conn:

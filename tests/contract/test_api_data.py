@@ -15,9 +15,10 @@ import pytest_asyncio
 
 from cloud.api.stream import EVENTS_MAX
 from cloud.db import sources
-from cloud.db.progress import claim
+from cloud.db.postgres_store import PostgresStore
 from cloud.registry_feed import RegistryFeed
 from cloud.services.processor import Processor
+from cloud.services.store import Transaction
 from cloud.services.transponder import Transponder
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import encode_block
@@ -65,15 +66,20 @@ class Pipeline:
         )
         async with api.database.transaction() as conn:
             source_id = await sources.number(conn, "demo", "rest")
-            run = Run(source_id, EPOCH, self._seq, len(payloads))
-            accepted = await claim(conn, "receiver", [run])
+        run = Run(source_id, EPOCH, self._seq, len(payloads))
+        store = PostgresStore(api.database)
+
+        async def accept(tx: Transaction) -> int:
+            accepted = await tx.claim("receiver", [run])
             accepted.count(source_id, EPOCH, "accepted", run.count)
-            await accepted.settle(conn)
-            await self._feed.refresh("demo", await conn.fetchval("SELECT revision FROM project WHERE id = 'demo'"))
+            await tx.settle(accepted)
+            return await tx.newest_revision("demo", held=False)
+
+        await self._feed.refresh("demo", await store.run(accept))
         shipment = encode_shipment([Consignment(source_id, block)])
-        outputs = await api.database.run(lambda conn: Processor(self._feed).handle(conn, [shipment], Lane.LIVE))
+        outputs = await store.run(lambda tx: Processor(self._feed).handle(tx, [shipment], Lane.LIVE))
         written = [output.data for output in outputs]
-        await api.database.run(lambda conn: Transponder().handle(conn, written, Lane.LIVE))
+        await store.run(lambda tx: Transponder(lambda: api.now_ms).handle(tx, written, Lane.LIVE))
         self._seq += len(payloads)
         return decode_messages(written[0])
 

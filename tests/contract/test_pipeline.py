@@ -9,18 +9,19 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from cloud.db import accounting, current, history, inbox, rejects
 from cloud.db.accounting import SourceAccount
 from cloud.db.database import Database
-from cloud.db.progress import INBOX_EPOCH
+from cloud.db.postgres_store import PostgresStore
+from cloud.model.claim import INBOX_EPOCH
 from cloud.registry_feed import RegistryFeed
 from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
-from cloud.services.replay import InboxReplay
+from cloud.services.replay import InboxReplay, _number
 from cloud.services.runner import ServiceRunner
+from cloud.services.store import Transaction
 from cloud.services.transponder import Transponder
 from cloud.topics import TOPICS
 from protocols.batch import BatchKey, RecordBatch, encode_records
@@ -43,8 +44,9 @@ class Cloud:
         self.database = database
         self.bus = bus
         self.feed = feed
-        self.receiver = Receiver(bus, database)
-        self.replay = InboxReplay(feed, bus, database)
+        self.store = PostgresStore(database)
+        self.receiver = Receiver(bus, self.store)
+        self.replay = InboxReplay(feed, bus, self.store)
         feed.on_change(self.replay.want)
         self.stop = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
@@ -67,9 +69,7 @@ class Cloud:
             self.tasks.append(asyncio.create_task(run(self.stop)))
 
     def work(self, *services: Processor | Transponder) -> list[asyncio.Task[None]]:
-        new = [
-            asyncio.create_task(ServiceRunner(service, self.bus, self.database).run(self.stop)) for service in services
-        ]
+        new = [asyncio.create_task(ServiceRunner(service, self.bus, self.store).run(self.stop)) for service in services]
         self.tasks += new
         return new
 
@@ -165,7 +165,7 @@ def send(cloud: Cloud, *blocks: bytes, lane: Lane = Lane.LIVE) -> Awaitable[None
 
 
 async def test_a_message_is_in_current_and_history(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     await cloud.add_device("plain", "a")
     await send(cloud, block(7, 0, [("plain", "a", {"t": 1.50, "time": NOW - 10})]))
     account = await cloud.until(lambda a: a.stored == 1)
@@ -177,7 +177,7 @@ async def test_a_message_is_in_current_and_history(cloud: Cloud) -> None:
 
 
 async def test_late_data_enters_history_and_never_replaces_a_newer_current_value(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     await cloud.add_device("plain", "a")
     times = [NOW - 5, NOW - 1, NOW - 9, 0, 4_070_908_800_000, NOW - 3]
     for seq, when in enumerate(times):
@@ -192,7 +192,7 @@ async def test_late_data_enters_history_and_never_replaces_a_newer_current_value
 
 async def test_what_is_sent_again_is_stored_once(cloud: Cloud) -> None:
     """The same ranges again and again, cut differently, from two connections, around a full restart of the receiver."""
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     await cloud.add_device("plain", "a")
     rows: list[tuple[str, str, object]] = [("plain", "a", {"n": n}) for n in range(60)]
     for size in (60, 7, 20):
@@ -204,7 +204,7 @@ async def test_what_is_sent_again_is_stored_once(cloud: Cloud) -> None:
 
 
 async def test_a_devices_own_resend_is_repeated_with_a_key_and_stored_without(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     await cloud.add_device("keyed", "k")
     await cloud.add_device("plain", "n")
     for seq in range(3):
@@ -217,7 +217,7 @@ async def test_a_devices_own_resend_is_repeated_with_a_key_and_stored_without(cl
 
 
 async def test_unknown_devices_wait_in_the_inbox_and_are_stored_once_they_exist(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     rows: list[tuple[str, str, object]] = [("plain", name, {"n": n}) for n in range(20) for name in ("later", "never")]
     await send(cloud, block(7, 0, rows))
     await cloud.until(lambda a: a.unresolved == 40)
@@ -232,7 +232,7 @@ async def test_unknown_devices_wait_in_the_inbox_and_are_stored_once_they_exist(
 
 
 async def test_creation_and_arrival_cannot_miss_each_other(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Processor(cloud.feed), Transponder(lambda: NOW))
     names = [f"d{n}" for n in range(30)]
 
     async def create() -> None:
@@ -249,7 +249,7 @@ async def test_creation_and_arrival_cannot_miss_each_other(cloud: Cloud) -> None
 
 
 async def test_what_does_not_decode_is_kept_with_its_reason(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     await cloud.add_device("plain", "a")
     await send(cloud, block(7, 0, [("plain", "a", {"n": 1}), ("plain", "a", b"\xff?"), ("nowhere", "a", {"n": 2})]))
     account = await cloud.until(lambda a: a.stored == 1 and a.rejected_records == 2)
@@ -280,13 +280,13 @@ async def test_workers_that_are_cut_off_at_any_moment_double_and_lose_nothing(cl
 
     feeding = asyncio.create_task(feed_in())
     while not feeding.done():
-        workers = cloud.work(Processor(cloud.feed), Transponder())
+        workers = cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
         await asyncio.sleep(random_cuts.uniform(0.01, 0.15))
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     await feeding
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     account = await cloud.until(lambda a: a.stored == 10 * total and a.unresolved == 5 * total)
     assert (account.accepted, account.decoded, account.repeated, account.dead) == (15 * total, 15 * total, 0, 0)
     for alias in ("k", "n"):
@@ -294,7 +294,7 @@ async def test_workers_that_are_cut_off_at_any_moment_double_and_lose_nothing(cl
 
 
 async def test_a_batch_that_fails_for_good_is_buried_and_its_neighbours_go_on(cloud: Cloud) -> None:
-    cloud.work(Processor(cloud.feed), Transponder())
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
     await cloud.add_device("plain", "a")
     good = block(7, 0, [("plain", "a", {"n": 1})])
     broken = bytearray(block(7, 1, [("plain", "a", {"n": 2})] * 3))
@@ -315,20 +315,20 @@ async def test_replayed_messages_count_once_when_the_replay_is_cut_off(cloud: Cl
     await cloud.until(lambda a: a.unresolved == 10)
     cloud.tasks[2].cancel()  # the replay's own loop: here its steps are taken one by one
     await cloud.add_device("plain", "late")
-    await cloud.database.run(lambda conn: inbox.number_for_replay(conn, 100))
+    await cloud.store.run(lambda tx: _number(tx, 100))
 
     class CutOffError(Exception):
         pass
 
-    async def send_and_die(conn: asyncpg.Connection[asyncpg.Record]) -> None:
-        await cloud.replay._send(conn)  # published, not committed
+    async def send_and_die(tx: Transaction) -> None:
+        await cloud.replay._send(tx)  # published, not committed
         raise CutOffError
 
     with pytest.raises(CutOffError):
-        await cloud.database.run(send_and_die)
+        await cloud.store.run(send_and_die)
     assert (await cloud.account()).unresolved == 10
     await cloud.replay.sweep()
-    cloud.work(Transponder())
+    cloud.work(Transponder(lambda: NOW))
     account = await cloud.until(lambda a: a.stored == 10)
     assert (account.unresolved, account.repeated, account.decoded) == (0, 0, 10)
     async with cloud.database.connection() as conn:

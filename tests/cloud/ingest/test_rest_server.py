@@ -17,6 +17,8 @@ from protocols.shipment import KEYED, MessageBatch, Run
 from sync.registry import Alias, Device, Network, Registry, RegistryChange
 from sync.resolve import Resolver
 
+NOW = 1_770_000_000_000
+
 
 class Recorded:
     """Takes blocks as the receiver does."""
@@ -55,7 +57,7 @@ def message(data: object, **fields: object) -> IngestMessage:
 
 async def test_each_message_is_one_record_and_its_answer_says_what_became_of_it(registry: Registry) -> None:
     recorded = Recorded()
-    server = RestServer(recorded, lambda: 77)
+    server = RestServer(recorded, lambda: 77, lambda: NOW)
     sent = [
         message({"t": 1}),
         message({"t": 2}, alias="unknown"),
@@ -76,7 +78,7 @@ async def test_each_message_is_one_record_and_its_answer_says_what_became_of_it(
 
 async def test_an_id_makes_sending_again_safe_and_a_time_files_the_message(registry: Registry) -> None:
     recorded = Recorded()
-    server = RestServer(recorded, lambda: 77)
+    server = RestServer(recorded, lambda: 77, lambda: NOW)
     await server.take(
         9, registry, [message({"v": 1}, id="mine", time="2026-02-02T02:40:00Z"), message({"v": 1}, id="b")]
     )
@@ -103,6 +105,6 @@ async def test_what_passes_a_limit_is_named_and_nothing_is_recorded(
 ) -> None:
     recorded = Recorded()
     with pytest.raises(LimitError) as caught:
-        await RestServer(recorded, lambda: 77).take(9, registry, messages)
+        await RestServer(recorded, lambda: 77, lambda: NOW).take(9, registry, messages)
     assert said in caught.value.detail
     assert not recorded.blocks

@@ -1,0 +1,79 @@
+"""The pipeline's store (cloud/services/store.py) in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from cloud.db import current, dead_letters, history, inbox, progress, rejects, revision, sources
+from cloud.db.database import Connection, Database
+from cloud.model.claim import Claim
+from cloud.model.unresolved import InboxRow
+from cloud.services.store import Transaction
+from protocols.shipment import MessageBatch, Reject, Run
+
+T = TypeVar("T")
+
+
+class PostgresTransaction:
+    """A Transaction on a connection that is in one, read committed."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    async def claim(self, hop: str, runs: Sequence[Run]) -> Claim:
+        return await progress.claim(self._conn, hop, runs)
+
+    async def settle(self, claim: Claim) -> None:
+        await progress.settle(self._conn, claim)
+
+    async def projects(self, source_ids: Sequence[int]) -> dict[int, str]:
+        return await sources.projects(self._conn, source_ids)
+
+    async def newest_revision(self, project_id: str, *, held: bool) -> int:
+        return await revision.newest(self._conn, project_id, held=held)
+
+    async def add_unresolved(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        await inbox.add(self._conn, batch, rows)
+
+    async def replayable(self, limit: int) -> list[tuple[int, int]]:
+        return await inbox.replayable(self._conn, limit)
+
+    async def number(self, numbers: Sequence[tuple[int, int]]) -> None:
+        await inbox.number(self._conn, numbers)
+
+    async def numbered(self, limit: int) -> list[tuple[str, InboxRow]]:
+        return await inbox.numbered(self._conn, limit)
+
+    async def put_back(self, seqs: Sequence[int]) -> None:
+        await inbox.put_back(self._conn, seqs)
+
+    async def remove(self, seqs: Sequence[int]) -> None:
+        await inbox.remove(self._conn, seqs)
+
+    async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
+        await rejects.add(self._conn, project_id, rejected)
+
+    async def add_dead_letter(
+        self, *, project_id: str, hop: str, topic: str, runs: Sequence[Run], detail: str, data: bytes
+    ) -> None:
+        await dead_letters.add(
+            self._conn, project_id=project_id, hop=hop, topic=topic, runs=runs, detail=detail, data=data
+        )
+
+    async def ensure_partitions(self, now_ms: int) -> None:
+        await history.ensure_partitions(self._conn, now_ms)
+
+    async def store(self, batch: MessageBatch, rows: Sequence[int]) -> list[int]:
+        return await history.store(self._conn, batch, rows)
+
+    async def update_current(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        await current.update(self._conn, batch, rows)
+
+
+class PostgresStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        return await self._database.run(lambda conn: work(PostgresTransaction(conn)))

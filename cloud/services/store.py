@@ -1,0 +1,120 @@
+"""What the services of the pipeline need of a database: transactions, and what can be done in one.
+
+Of an implementation is asked:
+
+*Atomic.* A transaction's changes are there together once `Store.run` returns, and then durable: no crash takes them
+back. If the work raises, or the process dies before the commit, none of them is there. If the connection dies during
+the commit, `run` raises DatabaseDownError and they are either all there or none; nobody knows which.
+
+*Isolated.* What a transaction reads was committed before the statement that reads it, or changed by itself. Others see
+its changes after the commit. Two statements of one transaction may see different states of what is not locked.
+
+*Locks.* Methods that say so take locks, which last until the transaction ends, and wait for other holders. A hop's
+progress is locked in order of (source id, epoch), so that transactions of one hop never wait for each other in a
+circle; an implementation that finds a circle all the same ends one of the transactions, and `run` repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from cloud.model.claim import Claim
+from cloud.model.unresolved import InboxRow
+from protocols.shipment import MessageBatch, Reject, Run
+
+T = TypeVar("T")
+
+
+class Transaction(Protocol):
+    """Used by one task at a time, and not after the work that it was given to has ended."""
+
+    # Progress of hops
+
+    async def claim(self, hop: str, runs: Sequence[Run]) -> Claim:
+        """Locks what the hop has of the runs' (source, epoch)s, in order, and finds what of the runs it has not done
+        yet. An epoch that the hop has never seen is one that it has nothing of, and is locked too. A run of no records
+        only locks. Asked again in the same transaction, it sees what was settled in between."""
+        ...
+
+    async def settle(self, claim: Claim) -> None:
+        """What was claimed is done from now on, and the fates counted with it are added to the hop's. Once a claim."""
+        ...
+
+    # Sources and registry
+
+    async def projects(self, source_ids: Sequence[int]) -> dict[int, str]:
+        """Source to project id; a number that no source has is missing."""
+        ...
+
+    async def newest_revision(self, project_id: str, *, held: bool) -> int:
+        """The revision of the project's registry. `held`: nobody changes the registry until the transaction ends;
+        changes that are on their way are waited for. Transactions that hold it do not wait for each other."""
+        ...
+
+    # Unresolved inbox
+
+    async def add_unresolved(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        """Keeps those rows of the batch, with the payloads of their records. They become numbered `seq`, rising."""
+        ...
+
+    async def replayable(self, limit: int) -> list[tuple[int, int]]:
+        """(source id, inbox seq) of messages without a replay number whose device exists by now, in order; locked.
+        Those that another transaction has locked are passed over."""
+        ...
+
+    async def number(self, numbers: Sequence[tuple[int, int]]) -> None:
+        """(inbox seq, replay number): gives messages of the inbox their place in the replay."""
+        ...
+
+    async def numbered(self, limit: int) -> list[tuple[str, InboxRow]]:
+        """(project id, message) of those that have a replay number, in order of (source, number); locked."""
+        ...
+
+    async def put_back(self, seqs: Sequence[int]) -> None:
+        """These messages of the inbox have no replay number any more, and wait as before."""
+        ...
+
+    async def remove(self, seqs: Sequence[int]) -> None:
+        """These messages are not in the inbox any more."""
+        ...
+
+    # What goes no further
+
+    async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
+        """`rejected`: the run, the record's seq, and what is wrong with it."""
+        ...
+
+    async def add_dead_letter(
+        self, *, project_id: str, hop: str, topic: str, runs: Sequence[Run], detail: str, data: bytes
+    ) -> None:
+        """What a hop could not do for good, as it came. `runs`: the records that it is about, of one source and epoch,
+        at least one."""
+        ...
+
+    # History and current values
+
+    async def ensure_partitions(self, now_ms: int) -> None:
+        """Makes room for rows of that time (Unix ms) and the weeks after it."""
+        ...
+
+    async def store(self, batch: MessageBatch, rows: Sequence[int]) -> list[int]:
+        """Writes those rows of the batch to history, but for those with a message key (flag KEYED) whose id is held
+        already, or stands in an earlier one of the rows. Gives the rows that were written, in their order. Ids are
+        locked in order: a transaction that is writing one of them is waited for, and if it fails, the id is free."""
+        ...
+
+    async def update_current(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        """Each attribute of each device takes the newest value, by (event time, received time, id), of what it has and
+        what those rows bring; rows with flag HISTORY_ONLY bring nothing. Locks in order of (device, attribute)."""
+        ...
+
+
+class Store(Protocol):
+    async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Gives `work` a transaction, commits when it returns, and returns what it returned. Whatever it raises undoes
+        the transaction and is raised. Work may be run several times, when its transaction met others in a circle.
+
+        Raises DatabaseDownError (cloud/db/database.py): whether it is committed, nobody knows; DatabaseBusyError:
+        nothing was changed. After either, ask again later, with work that does not mind to be done twice."""
+        ...

@@ -1,0 +1,153 @@
+"""The implementations of the pipeline's store that the contract suite runs on, and how its tests look at them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from cloud.db import current, history, inbox, rejects, sources
+from cloud.db.current import CurrentRow
+from cloud.db.database import Database
+from cloud.db.history import HistoryRow
+from cloud.db.postgres_store import PostgresStore
+from cloud.db.rejects import RejectRow
+from cloud.model.claim import FATES
+from cloud.model.unresolved import InboxRow
+from cloud.services.store import Store
+
+NETWORK = "n"
+ALIAS_KEY = "serial"
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    hop: str
+    topic: str
+    detail: str
+    data: bytes
+
+
+class Premises(Protocol):
+    """A store without any row but what is asked for here, and looks at what is committed in it."""
+
+    store: Store
+
+    async def add_project(self, project_id: str) -> int:
+        """With a source of messages, whose number it gives."""
+        ...
+
+    async def add_device(self, project_id: str, alias: str) -> int:
+        """A change of the registry, as the API makes them: waits for transactions that hold the newest revision."""
+        ...
+
+    async def remove_device(self, project_id: str, alias: str) -> None: ...
+
+    async def fates(self, hop: str, source_id: int, epoch: int) -> dict[str, int]:
+        """Those that are not 0."""
+        ...
+
+    async def history(self, project_id: str, device_id: int) -> list[HistoryRow]:
+        """In order of (event time, id)."""
+        ...
+
+    async def current(self, project_id: str, device_id: int) -> list[CurrentRow]:
+        """In order of attributes."""
+        ...
+
+    async def inbox(self, project_id: str) -> list[InboxRow]:
+        """The newest first."""
+        ...
+
+    async def rejects(self, project_id: str) -> list[RejectRow]:
+        """The newest first."""
+        ...
+
+    async def dead_letters(self, project_id: str) -> list[DeadLetter]: ...
+
+
+class PostgresPremises:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.store: Store = PostgresStore(database)
+
+    async def add_project(self, project_id: str) -> int:
+        async with self._database.transaction() as conn:
+            await conn.execute("INSERT INTO project (id, name) VALUES ($1, 'P')", project_id)
+            await conn.execute("INSERT INTO system (project_id, id, name) VALUES ($1, 's', 'S')", project_id)
+            await conn.execute(
+                "INSERT INTO blueprint (project_id, id, name, revision) VALUES ($1, 'b', 'B', 1)", project_id
+            )
+            await conn.execute(
+                """INSERT INTO network (project_id, id, name, alias_key, codec, revision)
+                   VALUES ($1, $2, 'N', $3, '{}', 1)""",
+                project_id,
+                NETWORK,
+                ALIAS_KEY,
+            )
+            return await sources.add(conn, project_id, "rest")
+
+    async def add_device(self, project_id: str, alias: str) -> int:
+        async with self._database.transaction() as conn:
+            revision = await conn.fetchval(
+                "UPDATE project SET revision = revision + 1 WHERE id = $1 RETURNING revision", project_id
+            )
+            device_id: int = await conn.fetchval(
+                """INSERT INTO device (project_id, system_id, blueprint_id, name, revision)
+                   VALUES ($1, 's', 'b', 'D', $2) RETURNING id""",
+                project_id,
+                revision,
+            )
+            await conn.execute(
+                """INSERT INTO alias (project_id, network_id, alias_key, alias, device_id, place)
+                   VALUES ($1, $2, $3, $4, $5, 0)""",
+                project_id,
+                NETWORK,
+                ALIAS_KEY,
+                alias,
+                device_id,
+            )
+            return device_id
+
+    async def remove_device(self, project_id: str, alias: str) -> None:
+        async with self._database.transaction() as conn:
+            await conn.execute("UPDATE project SET revision = revision + 1 WHERE id = $1", project_id)
+            await conn.execute(
+                """DELETE FROM device USING alias a
+                   WHERE device.id = a.device_id AND a.project_id = $1 AND a.alias = $2""",
+                project_id,
+                alias,
+            )
+
+    async def fates(self, hop: str, source_id: int, epoch: int) -> dict[str, int]:
+        async with self._database.connection() as conn:
+            row = await conn.fetchrow(
+                f"""SELECT {", ".join(FATES)} FROM hop_progress
+                    WHERE hop = $1 AND source_id = $2 AND epoch = $3""",
+                hop,
+                source_id,
+                epoch,
+            )
+        return {fate: number for fate, number in (row or {}).items() if number}
+
+    async def history(self, project_id: str, device_id: int) -> list[HistoryRow]:
+        async with self._database.connection() as conn:
+            return await history.page(conn, project_id, device_id, 0, 2**53, limit=1000)
+
+    async def current(self, project_id: str, device_id: int) -> list[CurrentRow]:
+        async with self._database.connection() as conn:
+            return await current.of_device(conn, project_id, device_id)
+
+    async def inbox(self, project_id: str) -> list[InboxRow]:
+        async with self._database.connection() as conn:
+            return await inbox.page(conn, project_id, limit=1000)
+
+    async def rejects(self, project_id: str) -> list[RejectRow]:
+        async with self._database.connection() as conn:
+            return await rejects.page(conn, project_id, limit=1000)
+
+    async def dead_letters(self, project_id: str) -> list[DeadLetter]:
+        async with self._database.connection() as conn:
+            found = await conn.fetch(
+                "SELECT hop, topic, detail, data FROM dead_letter WHERE project_id = $1 ORDER BY seq", project_id
+            )
+        return [DeadLetter(**dict(row)) for row in found]

@@ -1,0 +1,382 @@
+"""The contract of the pipeline's store (cloud/services/store.py), on every implementation of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from cloud.db.database import Database
+from cloud.model.claim import Claim
+from cloud.services.store import Transaction
+from protocols.ids import record_message_id
+from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
+from tests.contract.stores import ALIAS_KEY, NETWORK, DeadLetter, PostgresPremises, Premises
+
+pytest_plugins = ("tests.contract.postgres",)
+
+NOW = 1_770_000_000_000
+EPOCH = 4711
+DEADLINE_S = 20.0
+
+
+@pytest.fixture
+def postgres_premises(database: Database) -> Premises:
+    return PostgresPremises(database)
+
+
+@pytest.fixture(params=["postgres"])
+def premises(request: pytest.FixtureRequest) -> Premises:
+    made: Premises = request.getfixturevalue(f"{request.param}_premises")
+    return made
+
+
+class FailedError(Exception):
+    """What the work of a transaction raises here."""
+
+
+class Held:
+    """A transaction that has done its part and stays open until it is told how to end."""
+
+    def __init__(self, premises: Premises, work: Callable[[Transaction], Awaitable[object]]) -> None:
+        self._worked = asyncio.Event()
+        self._end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.ensure_future(premises.store.run(lambda tx: self._run(tx, work)))
+
+    async def _run(self, tx: Transaction, work: Callable[[Transaction], Awaitable[object]]) -> None:
+        await work(tx)
+        self._worked.set()
+        error = await self._end
+        if error is not None:
+            raise error
+
+    async def worked(self) -> Held:
+        async with asyncio.timeout(DEADLINE_S):
+            await self._worked.wait()
+        return self
+
+    async def commit(self) -> None:
+        self._end.set_result(None)
+        await self._task
+
+    async def fail(self) -> None:
+        self._end.set_result(FailedError())
+        with pytest.raises(FailedError):
+            await self._task
+
+
+async def waits(task: asyncio.Future[object]) -> bool:
+    """Whether it is still not done when others have had their turn: another statement, there and back."""
+    done, _ = await asyncio.wait((task,), timeout=0.2)
+    return not done
+
+
+def take(hop: str, *runs: Run, **fates: int) -> Callable[[Transaction], Awaitable[Claim]]:
+    """Work: claims the runs and settles them, with these fates on the first one's source."""
+
+    async def work(tx: Transaction) -> Claim:
+        claim = await tx.claim(hop, runs)
+        for fate, number in fates.items():
+            claim.count(runs[0].source_id, runs[0].epoch, fate, number)
+        await tx.settle(claim)
+        return claim
+
+    return work
+
+
+def batch(source_id: int, targets: Sequence[Target], rows: Sequence[tuple[int, int, bytes]]) -> MessageBatch:
+    """Rows of (target, event time, data), one record each, without a message key."""
+    return MessageBatch(
+        [Run(source_id, EPOCH, 0, len(rows))],
+        list(targets),
+        b"".join(record_message_id(EPOCH, seq) for seq in range(len(rows))),
+        list(range(len(rows))),
+        [0] * len(rows),
+        [target for target, _, _ in rows],
+        [0] * len(rows),
+        [None] * len(rows),
+        [NOW] * len(rows),
+        [event_time for _, event_time, _ in rows],
+        [data for _, _, data in rows],
+        [b"raw " + data for _, _, data in rows],
+        [],
+    )
+
+
+def target(device_id: int, alias: str, project_id: str = "p") -> Target:
+    return Target(project_id, NETWORK, ALIAS_KEY, alias, device_id, "b", "s", {}, 1)
+
+
+async def test_what_fails_leaves_nothing(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    made = batch(source, [target(device, "a"), target(0, "x")], [(0, NOW, b'{"t":1}'), (1, NOW, b"{}")])
+
+    async def work(tx: Transaction) -> None:
+        await take("h", Run(source, EPOCH, 0, 5), decoded=5)(tx)
+        await tx.store(made, [0])
+        await tx.update_current(made, [0])
+        await tx.add_unresolved(made, [1])
+        await tx.add_rejects("p", [(made.runs[0], 0, Reject(0, "c", "d", NETWORK, ALIAS_KEY, "a", "t", NOW, b"?"))])
+        await tx.add_dead_letter(project_id="p", hop="h", topic="t", runs=made.runs, detail="d", data=b"?")
+        raise FailedError
+
+    with pytest.raises(FailedError):
+        await premises.store.run(work)
+    assert await premises.history("p", device) == []
+    assert await premises.current("p", device) == []
+    assert await premises.inbox("p") == []
+    assert await premises.rejects("p") == []
+    assert await premises.dead_letters("p") == []
+    assert await premises.fates("h", source, EPOCH) == {}
+    claim = await premises.store.run(take("h", Run(source, EPOCH, 0, 5)))
+    assert claim.complete
+
+
+async def test_run_gives_what_the_work_gives(premises: Premises) -> None:
+    async def work(tx: Transaction) -> str:
+        return "this"
+
+    assert await premises.store.run(work) == "this"
+
+
+async def test_a_hop_claims_each_record_once(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    first = await premises.store.run(take("h", Run(source, EPOCH, 10, 10), decoded=12, rejected_records=1))
+    assert first.complete
+    assert first.parts == [Run(source, EPOCH, 10, 10)]
+    runs = [Run(source, EPOCH, 5, 10), Run(source, EPOCH, 0, 8), Run(source, EPOCH, 12, 3), Run(source, EPOCH, 18, 4)]
+    second = await premises.store.run(take("h", *runs, decoded=-2))
+    assert second.runs == [[Run(source, EPOCH, 5, 5)], [Run(source, EPOCH, 0, 5)], [], [Run(source, EPOCH, 20, 2)]]
+    assert not second.complete
+    assert await premises.fates("h", source, EPOCH) == {"decoded": 10, "rejected_records": 1}
+    for other in (take("other", *runs), take("h", Run(source, EPOCH + 1, 0, 22))):
+        assert (await premises.store.run(other)).runs[0] != [], "another hop, another epoch"
+    third = await premises.store.run(take("h", Run(source, EPOCH, 0, 30)))
+    assert third.parts == [Run(source, EPOCH, 22, 8)]
+    assert list(third.done[source, EPOCH]) == [(0, 22)]
+
+
+async def test_a_transaction_sees_what_it_has_settled(premises: Premises) -> None:
+    source = await premises.add_project("p")
+
+    async def work(tx: Transaction) -> Claim:
+        await take("h", Run(source, EPOCH, 0, 5))(tx)
+        await take("h", Run(source, EPOCH, 7, 1))(tx)
+        return await tx.claim("h", [Run(source, EPOCH, 0, 0), Run(source, EPOCH, 3, 6)])
+
+    claim = await premises.store.run(work)
+    assert claim.parts == [Run(source, EPOCH, 5, 2), Run(source, EPOCH, 8, 1)]
+    assert claim.done[source, EPOCH].end == 8
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_claim_waits_for_the_one_before(premises: Premises, commits: bool) -> None:
+    """Also where the hop has never seen the epoch."""
+    source = await premises.add_project("p")
+    run = Run(source, EPOCH, 0, 5)
+    holder = await Held(premises, take("h", run)).worked()
+    second = asyncio.ensure_future(premises.store.run(take("h", run)))
+    assert await waits(second)
+    async with asyncio.timeout(DEADLINE_S):
+        await premises.store.run(take("other", run))
+        await premises.store.run(take("h", Run(source, EPOCH + 1, 0, 5)))
+        await (holder.commit() if commits else holder.fail())
+        assert (await second).parts == ([] if commits else [run])
+
+
+async def test_claims_of_many_epochs_do_not_block_each_other(premises: Premises) -> None:
+    sources = [await premises.add_project(name) for name in ("p", "q", "r")]
+    runs = [Run(source, epoch, 0, 3) for source in sources for epoch in (1, 2, 3)]
+
+    async def work(tx: Transaction) -> int:
+        return len((await take("h", *runs)(tx)).parts)
+
+    async def backwards(tx: Transaction) -> int:
+        return len((await take("h", *reversed(runs))(tx)).parts)
+
+    async with asyncio.timeout(DEADLINE_S):
+        taken = await asyncio.gather(*(premises.store.run(one) for one in (work, backwards) * 5))
+    assert sum(taken) == len(runs)
+
+
+async def test_transactions_that_wait_for_each_other_both_come_through(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    first_steps = [asyncio.Event(), asyncio.Event()]
+    attempts = 0
+
+    async def work(tx: Transaction, mine: int) -> None:
+        nonlocal attempts
+        attempts += 1
+        await take("h", Run(source, mine, 0, 1), decoded=1)(tx)
+        first_steps[mine].set()
+        await first_steps[1 - mine].wait()
+        await take("h", Run(source, 1 - mine, 1, 1), stored=1)(tx)
+
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*(premises.store.run(lambda tx, mine=mine: work(tx, mine)) for mine in (0, 1)))
+    assert attempts == 3
+    for epoch in (0, 1):
+        assert await premises.fates("h", source, epoch) == {"decoded": 1, "stored": 1}
+
+
+async def test_projects_of_sources(premises: Premises) -> None:
+    p, q = await premises.add_project("p"), await premises.add_project("q")
+    found = await premises.store.run(lambda tx: tx.projects([q, p, 999_999_999]))
+    assert found == {p: "p", q: "q"}
+
+
+async def test_a_held_revision_stays_the_newest(premises: Premises) -> None:
+    await premises.add_project("p")
+    before = await premises.store.run(lambda tx: tx.newest_revision("p", held=False))
+    holders = [
+        await Held(premises, lambda tx: tx.newest_revision("p", held=True)).worked() for _ in range(2)
+    ]  # they do not wait for each other
+    change = asyncio.ensure_future(premises.add_device("p", "a"))
+    assert await waits(change)
+    assert await premises.store.run(lambda tx: tx.newest_revision("p", held=False)) == before
+    await holders[0].commit()
+    assert await waits(change)
+    await holders[1].fail()
+    async with asyncio.timeout(DEADLINE_S):
+        await change
+    assert await premises.store.run(lambda tx: tx.newest_revision("p", held=True)) == before + 1
+
+
+async def test_the_inbox_keeps_what_came(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    made = batch(source, [target(0, "x")], [(0, NOW - 5, b'{"t":1}'), (0, NOW, b'{"t":2}')])
+    await premises.store.run(lambda tx: tx.add_unresolved(made, [1]))
+    (row,) = await premises.inbox("p")
+    assert (row.source_id, row.network_id, row.alias_key, row.alias) == (source, NETWORK, ALIAS_KEY, "x")
+    assert (row.id, row.time, row.received_time, row.event_time) == (record_message_id(EPOCH, 1), None, NOW, NOW)
+    assert (row.flags, row.data, row.payload, row.replay_seq) == (0, b'{"t":2}', b'raw {"t":2}', None)
+
+
+async def test_messages_are_replayable_once_their_device_exists(premises: Premises) -> None:
+    p, q = await premises.add_project("p"), await premises.add_project("q")
+    rows = [(place % 2, NOW, b"{}") for place in range(6)]
+    await premises.store.run(
+        lambda tx: tx.add_unresolved(batch(q, [target(0, "x", "q"), target(0, "y", "q")], rows), range(6))
+    )
+    await premises.store.run(lambda tx: tx.add_unresolved(batch(p, [target(0, "x"), target(0, "y")], rows), range(6)))
+    assert await premises.store.run(lambda tx: tx.replayable(100)) == []
+    await premises.add_device("p", "x")
+    await premises.add_device("q", "y")
+    of_p = sorted(row.seq for row in await premises.inbox("p") if row.alias == "x")
+    of_q = sorted(row.seq for row in await premises.inbox("q") if row.alias == "y")
+    wanted = sorted([(p, seq) for seq in of_p] + [(q, seq) for seq in of_q])
+    assert await premises.store.run(lambda tx: tx.replayable(100)) == wanted
+    holder = await Held(premises, lambda tx: tx.replayable(2)).worked()
+    async with asyncio.timeout(DEADLINE_S):
+        assert await premises.store.run(lambda tx: tx.replayable(2)) == wanted[2:4], "others' are passed over"
+    await holder.fail()
+    assert await premises.store.run(lambda tx: tx.replayable(2)) == wanted[:2]
+
+
+async def test_numbered_messages_wait_in_order_until_they_are_gone_or_put_back(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    await premises.add_device("p", "x")
+    made = batch(source, [target(0, "x")], [(0, NOW, b"{}")] * 4)
+    await premises.store.run(lambda tx: tx.add_unresolved(made, range(4)))
+    seqs = sorted(row.seq for row in await premises.inbox("p"))
+    assert await premises.store.run(lambda tx: tx.numbered(10)) == []
+    await premises.store.run(lambda tx: tx.number([(seqs[2], 0), (seqs[0], 1), (seqs[3], 2)]))
+    found = await premises.store.run(lambda tx: tx.numbered(2))
+    assert [(project, row.seq, row.replay_seq) for project, row in found] == [("p", seqs[2], 0), ("p", seqs[0], 1)]
+    assert await premises.store.run(lambda tx: tx.replayable(10)) == [(source, seqs[1])]
+    await premises.store.run(lambda tx: tx.put_back([seqs[2]]))
+    await premises.store.run(lambda tx: tx.remove([seqs[0]]))
+    assert [row.seq for _, row in await premises.store.run(lambda tx: tx.numbered(10))] == [seqs[3]]
+    assert [seq for _, seq in await premises.store.run(lambda tx: tx.replayable(10))] == [seqs[1], seqs[2]]
+    await premises.remove_device("p", "x")
+    assert await premises.store.run(lambda tx: tx.replayable(10)) == []
+    assert len(await premises.store.run(lambda tx: tx.numbered(10))) == 1, "that is for the replay to find out"
+
+
+async def test_history_has_one_row_a_message_as_it_was(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    made = batch(source, [target(device, "a")], [(0, NOW + 1, b'{"t": 1}'), (0, NOW - 1, b'{"t": 2}'), (0, NOW, b"{}")])
+    made.time[0] = 5
+    made.flags[0] = 2
+    await premises.store.run(lambda tx: tx.ensure_partitions(NOW))
+    assert await premises.store.run(lambda tx: tx.store(made, [0, 1])) == [0, 1]
+    older, newer = await premises.history("p", device)
+    assert (older.event_time, older.id, older.time) == (NOW - 1, record_message_id(EPOCH, 1), None)
+    assert (newer.event_time, newer.received_time, newer.time, newer.flags) == (NOW + 1, NOW, 5, 2)
+    assert newer.data.replace(b" ", b"") == b'{"t":1}'
+
+
+def keyed(made: MessageBatch) -> MessageBatch:
+    made.flags[:] = [KEYED] * len(made)
+    return made
+
+
+async def test_a_message_key_is_stored_once(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    made = keyed(batch(source, [target(device, "a")], [(0, NOW, b'{"n":1}'), (0, NOW, b'{"n":2}')]))
+    assert await premises.store.run(lambda tx: tx.store(made, [1])) == [1]
+    later = keyed(batch(source, [target(device, "a")], [(0, NOW + 5, b'{"n":3}'), (0, NOW + 5, b'{"n":4}')]))
+    assert await premises.store.run(lambda tx: tx.store(later, [0, 1])) == [0]
+    twice = MessageBatch(
+        made.runs, made.targets, record_message_id(9, 9) * 2, *[list(column) for column in (
+            made.record, made.message_index, made.target_index, made.flags, made.time, made.received_time,
+            made.event_time, made.data, made.payloads)], [],
+    )  # fmt: skip
+    assert await premises.store.run(lambda tx: tx.store(twice, [0, 1])) == [0]
+    assert sorted(row.data.replace(b" ", b"") for row in await premises.history("p", device)) == [
+        b'{"n":1}', b'{"n":2}', b'{"n":3}',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_message_key_that_is_being_written_is_waited_for(premises: Premises, commits: bool) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    made = keyed(batch(source, [target(device, "a")], [(0, NOW, b'{"n":1}')]))
+    holder = await Held(premises, lambda tx: tx.store(made, [0])).worked()
+    second = asyncio.ensure_future(premises.store.run(lambda tx: tx.store(made, [0])))
+    assert await waits(second)
+    async with asyncio.timeout(DEADLINE_S):
+        await (holder.commit() if commits else holder.fail())
+        assert await second == ([] if commits else [0])
+    assert len(await premises.history("p", device)) == 1
+
+
+async def test_current_is_the_newest_of_each_attribute(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    rows = [(0, NOW, b'{"a":1,"b":1}'), (0, NOW - 5, b'{"a":2,"c":2}'), (0, NOW + 5, b'{"a":3,"d":3}')]
+    made = batch(source, [target(device, "a")], rows)
+    made.flags[2] = HISTORY_ONLY
+    await premises.store.run(lambda tx: tx.update_current(made, [2, 1, 0]))
+    held = {row.attribute: row for row in await premises.current("p", device)}
+    assert {name: row.value for name, row in held.items()} == {"a": b"1", "b": b"1", "c": b"2"}
+    assert (held["a"].event_time, held["a"].received_time, held["a"].id) == (NOW, NOW, record_message_id(EPOCH, 0))
+    again = batch(source, [target(device, "a")], [(0, NOW - 9, b'{"a":4}'), (0, NOW, b'{"b":5}'), (0, NOW, b'{"c":6}')])
+    await premises.store.run(lambda tx: tx.update_current(again, [0, 1, 2]))
+    values = {row.attribute: row.value for row in await premises.current("p", device)}
+    assert values == {"a": b"1", "b": b"5", "c": b"6"}, "of equal times the later received, then the higher id"
+
+
+async def test_rejects_and_dead_letters_are_kept_as_they_came(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    run = Run(source, EPOCH, 10, 5)
+    reject = Reject(2, "undecodable", "not JSON", NETWORK, ALIAS_KEY, "a", "up", NOW, b"\xff")
+    await premises.store.run(lambda tx: tx.add_rejects("p", [(run, 12, reject)]))
+    (row,) = await premises.rejects("p")
+    assert (row.source_id, row.epoch, row.record_seq, row.code, row.detail) == (
+        source,
+        EPOCH,
+        12,
+        "undecodable",
+        "not JSON",
+    )
+    assert (row.network_id, row.alias, row.topic, row.received_time, row.payload) == (NETWORK, "a", "up", NOW, b"\xff")
+    await premises.store.run(
+        lambda tx: tx.add_dead_letter(project_id="p", hop="h", topic="t", runs=[run], detail="why", data=b"\0")
+    )
+    assert await premises.dead_letters("p") == [DeadLetter("h", "t", "why", b"\0")]
