@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import bus, end_to_end, gateway, link, log, pipeline
+from benchmarks import bus, catch_up, end_to_end, gateway, link, log, pipeline
 from benchmarks.row import Row
 from tidegate.console import number_text, show
 
@@ -79,8 +79,9 @@ PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "link": (link_rows, 3.0),
     "gateway": (gateway.rows, 8.0),
     "end_to_end": (end_to_end.rows, 60.0),
+    "catch_up": (catch_up.rows, 1.0),
 }
-"""Name to its rows, and the seconds given to each of its measurements."""
+"""Name to its rows, and the seconds given to each of its measurements (of `catch_up`: the part of its backlog)."""
 
 
 def main() -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import msgspec
 import uvloop
 
 from benchmarks.mqtt import Load, MqttFigures
 from benchmarks.row import Row
+from benchmarks.watch import Watch, quantile
 from tests.end_to_end.site import Site
 
 DEVICES: Final = 200
@@ -38,7 +38,7 @@ async def _measure(seconds: float) -> list[Row]:
         async with Site(Path(folder)) as site:
             await site.set_up()
             idle = site.gateway.rss_bytes() / MIB
-            await _add_devices(site)
+            await add_devices(site, "bench-{}", DEVICES)
             latency = await _latency(site)
             sustained = await _sustained(site, seconds)
             started = time.monotonic()
@@ -54,14 +54,16 @@ async def _measure(seconds: float) -> list[Row]:
         ]
 
 
-async def _add_devices(site: Site) -> None:
-    for number in range(DEVICES):
-        name = f"bench-{number}"
+async def add_devices(site: Site, names: str, count: int) -> None:
+    """On the network `plain`; `names` takes a number."""
+    for number in range(count):
+        name = names.format(number)
         aliases = [{"network_id": "plain", "alias_key": "serial", "alias": name}]
         await site.post("devices", {"system_id": "site", "blueprint_id": "pump", "name": name, "aliases": aliases})
 
 
-async def _load(site: Site, **settings: Any) -> MqttFigures:
+async def generate(site: Site, **settings: Any) -> MqttFigures:
+    """Runs a load against the site's network `plain`, in a process of its own."""
     load = Load(site.mqtt_ports["plain"], password=site.secrets["plain"], server_pid=site.gateway.pid, **settings)
     command = ["-m", "benchmarks.mqtt", "load", msgspec.json.encode(load).decode()]
     code, output = await _python(*command)
@@ -71,12 +73,14 @@ async def _load(site: Site, **settings: Any) -> MqttFigures:
 
 
 async def _python(*arguments: str) -> tuple[int, str]:
-    import sys
-
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    output, errors = await process.communicate()
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     return process.returncode or 0, (output or errors).decode()
 
 
@@ -89,7 +93,7 @@ async def _sustained(site: Site, seconds: float) -> list[Row]:
     """RATE for the whole time; what reaches the databases meanwhile counts, and what waits when it ends is shown."""
     before = await _stored(site)
     loading = asyncio.create_task(
-        _load(site, connections=DEVICES, in_flight=IN_FLIGHT, seconds=seconds, rate=RATE, warm_up_s=1.0)
+        generate(site, connections=DEVICES, in_flight=IN_FLIGHT, seconds=seconds, rate=RATE, warm_up_s=1.0)
     )
     figures = await loading
     ended = time.monotonic()
@@ -121,31 +125,10 @@ async def _drained(site: Site, before: int, logged: int) -> float:
 
 async def _latency(site: Site) -> list[Row]:
     """SLOW_RATE messages a second of one device; a reader asks the API for the newest all the time."""
-    token = site.client.headers["Authorization"]
-    seen: dict[int, float] = {}
-    stop = asyncio.Event()
-    url = f"{site.url}/api/v1/devices/plain:serial:bench-0/history?last=1m&order=desc&limit=20"
-
-    async def read() -> None:
-        async with httpx.AsyncClient(headers={"Authorization": token}, trust_env=False) as client:
-            while not stop.is_set():
-                answer = json.loads((await client.get(url)).content)
-                now = time.time()
-                for item in answer["items"]:
-                    seen.setdefault(item["data"]["seq"], (now - item["received_time"] / 1000) * 1000)
-
-    reading = asyncio.create_task(read())
-    await _load(site, connections=1, in_flight=1, seconds=SLOW_S, rate=SLOW_RATE)
-    stop.set()
-    await reading
-    ordered = sorted(seen.values())
+    async with Watch(site, "plain:serial:bench-0") as watch:
+        await generate(site, connections=1, in_flight=1, seconds=SLOW_S, rate=SLOW_RATE)
+    ordered = watch.sorted_ms()
     return [
-        Row("publish to readable in history, 100/s, p50", ordered[len(ordered) // 2], "ms", goal=30, at_most=True),
-        Row(
-            "publish to readable in history, 100/s, p99",
-            ordered[len(ordered) * 99 // 100],
-            "ms",
-            goal=100,
-            at_most=True,
-        ),
+        Row("publish to readable in history, 100/s, p50", quantile(ordered, 0.5), "ms", goal=30, at_most=True),
+        Row("publish to readable in history, 100/s, p99", quantile(ordered, 0.99), "ms", goal=100, at_most=True),
     ]
