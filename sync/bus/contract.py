@@ -125,3 +125,12 @@ class Bus(Protocol):
     async def close(self) -> None:
         """Closes its readers; publishes without an answer raise BusError."""
         ...
+
+
+class DurableBus(Bus, Protocol):
+    """The cloud's bus, whose lanes may have readers of their own: what takes long in one then never holds the other."""
+
+    async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False, lane: Lane | None = None) -> Reader:
+        """As above. `lane`: only batches of this lane, of a durable channel; None: of both, live first and backfill
+        with a share of the bytes."""
+        ...

@@ -1,4 +1,4 @@
-"""The cloud's bus on NATS JetStream: the Bus of contract.py, where *safe to forget* means synced by the server.
+"""The cloud's bus on NATS JetStream: the DurableBus of contract.py, where *safe to forget* means synced by the server.
 
 That the server syncs each message is its own setting: `jetstream { sync_interval: always }`. It then answers some
 thousand publishes a second, however many are on their way: callers coalesce.
@@ -138,7 +138,7 @@ class JetStreamBus:
             del self._in_flight[ticket]
             self._in_flight_bytes -= len(data)
 
-    async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False) -> Reader:
+    async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False, lane: Lane | None = None) -> Reader:
         spec = self._topics.get(topic)
         if spec is None:
             raise BusRefusedError("unknown-topic", f"there is no topic {topic}")
@@ -149,7 +149,8 @@ class JetStreamBus:
         if ephemeral:
             reader = TailReader(self, self._client, topic)
         else:
-            reader = JetStreamReader(self, self._client, topic, channel, self._ack_wait_s)
+            lanes = tuple(Lane) if lane is None else (lane,)
+            reader = JetStreamReader(self, self._client, topic, channel, lanes, self._ack_wait_s)
         try:
             await reader.open()
         except nats.errors.Error as error:

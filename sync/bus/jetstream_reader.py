@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -93,9 +94,17 @@ class JetStreamDelivery:
 
 
 class JetStreamReader:
-    """The Reader of contract.py, on a channel's two consumers."""
+    """The Reader of contract.py, on a channel's two consumers or one of them."""
 
-    def __init__(self, bus: JetStreamBus, client: Client, topic: str, channel: str, ack_wait_s: float) -> None:
+    def __init__(
+        self,
+        bus: JetStreamBus,
+        client: Client,
+        topic: str,
+        channel: str,
+        lanes: Sequence[Lane],
+        ack_wait_s: float,
+    ) -> None:
         self._bus = bus
         self._client = client
         self._loop = asyncio.get_running_loop()
@@ -106,7 +115,7 @@ class JetStreamReader:
         self._arrival = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
-        self._pulls = {lane: _Pull(f"$JS.API.CONSUMER.MSG.NEXT.{topic}.{consumer(channel, lane)}") for lane in Lane}
+        self._pulls = {lane: _Pull(f"$JS.API.CONSUMER.MSG.NEXT.{topic}.{consumer(channel, lane)}") for lane in lanes}
 
     @property
     def missed(self) -> int:

@@ -452,6 +452,21 @@ async def test_live_goes_first_and_backfill_gets_its_share(cloud: CloudWorld) ->
     assert while_both_wait.count(Lane.BACKFILL) == pytest.approx(len(while_both_wait) / 4, abs=1.5)
 
 
+async def test_lanes_may_have_readers_of_their_own(cloud: CloudWorld) -> None:
+    bus = await cloud.connect()
+    live = await bus.subscribe("solo", "recorder", lane=Lane.LIVE)
+    backfill = await bus.subscribe("solo", "recorder", lane=Lane.BACKFILL)
+    for i in range(10):
+        await bus.publish("solo", b"%d" % i, lane=Lane.BACKFILL if i % 2 else Lane.LIVE)
+    assert [delivery.data for delivery in await read(backfill, 5)] == [b"1", b"3", b"5", b"7", b"9"]
+    assert [delivery.data for delivery in await read(live, 5)] == [b"0", b"2", b"4", b"6", b"8"]
+
+    async def all_dealt_with() -> bool:
+        return await counts(bus) == (0, 0, 0)
+
+    await until(all_dealt_with)
+
+
 async def test_a_key_is_kept_once(cloud: CloudWorld) -> None:
     bus = await cloud.connect()
     for _ in range(3):
