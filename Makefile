@@ -50,6 +50,9 @@ test: $(VENV)/dev.ready clients ## Run all tests, with real servers and clients 
 check: $(VENV)/dev.ready ## Style, types, layering and the tests that need no server (under a minute)
 	@$(MAKE) -j2 -O style types pure
 
+worlds: $(VENV)/dev.ready ## Simulate worlds full of faults (SEEDS=n, FIRST=k); each failing seed replays
+	@$(BIN)/python -m tests.worlds --seeds $(or $(SEEDS),500) --first $(or $(FIRST),0)
+
 bench: $(VENV)/dev.ready clients ## Measure every stage, each beside its baseline
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -125,4 +128,4 @@ clients:
 	command -v curl > /dev/null || missing="$$missing curl"; \
 	if [ -n "$$missing" ]; then $(call need,$$missing); fi
 
-.PHONY: help run reset test check bench docs lock style types pure python clients
+.PHONY: help run reset test check worlds bench docs lock style types pure python clients

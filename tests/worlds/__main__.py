@@ -1,0 +1,69 @@
+"""Runs worlds: `python -m tests.worlds --seeds 5000`, or one, with its trace: `--seed 17 --trace FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tests.worlds.runner import Failure, run_seeds
+from tests.worlds.world import World
+from tidegate.console import number_text
+
+HASH_SEED = "0"
+"""Sets of texts are walked in the same order in every run."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.worlds", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many worlds (default: 200)")
+    parser.add_argument("--first", type=int, default=0, help="the first one's seed (default: 0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one for each core)")
+    parser.add_argument("--seed", type=int, help="run this world alone, and tell of it")
+    parser.add_argument("--trace", type=Path, help="with --seed: write the whole trace to this file")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return _one(options.seed, options.trace)
+    failures = run_seeds(range(options.first, options.first + options.seeds), jobs=options.jobs)
+    for failure in failures[:3]:
+        _tell(failure)
+    if failures:
+        seeds = " ".join(str(failure.seed) for failure in failures)
+        print(f"{len(failures)} of {number_text(options.seeds)} worlds broke a law: seeds {seeds}")
+    else:
+        print(f"{number_text(options.seeds)} worlds, no law broken")
+    return 1 if failures else 0
+
+
+def _one(seed: int, trace: Path | None) -> int:
+    outcome = World(seed, whole_trace=trace is not None).run()
+    if trace is not None:
+        trace.write_text("\n".join(outcome.trace) + "\n")
+    print(
+        f"seed {seed}: {number_text(outcome.messages)} messages, {outcome.faults} faults, "
+        f"{number_text(outcome.records)} records, {number_text(outcome.steps)} steps, {outcome.virtual_s:.0f} s"
+    )
+    if not outcome.violations:
+        print("no law broken")
+        return 0
+    _tell(Failure(seed, outcome.violations, outcome.trace[-40:] if trace is None else []))
+    return 1
+
+
+def _tell(failure: Failure) -> None:
+    print("\n".join(failure.trace))
+    print(f"\nseed {failure.seed} breaks:")
+    for violation in failure.violations:
+        print(f"  {violation}")
+    print(f"  replay: python -m tests.worlds --seed {failure.seed} --trace FILE\n")
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.worlds", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": HASH_SEED},
+        )
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""A gateway as production wires it (edge/app.py), on a simulated machine: disk, clock, way to the cloud, devices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from edge.background import Background, restarted
+from edge.listeners.collector import Collector
+from edge.listeners.filling import Waiter
+from edge.recorder import Recorder
+from edge.sender import Sender
+from protocols.messages import Command, Origin
+from sync.link.client import LinkClient
+from sync.link.frames import Hello
+from sync.link.regroup import FEATURE as REGROUP
+from sync.log.log import Log, LogSettings
+from sync.log.settings import STATE_BYTES
+from sync.registry import RegistryChange
+from tests.worlds.clocks import MachineClock
+from tests.worlds.devices import Name
+from tests.worlds.disk import FOLDER, WorldDisk
+from tests.worlds.edge_bus import EdgeBus
+from tests.worlds.laws import GatewayBook, Laws
+from tests.worlds.loop import Process, SimulatedLoop
+from tests.worlds.network import Path, die
+from tests.worlds.trace import Trace
+
+SEGMENT_BYTES: Final = 8 * 1024
+"""A world's messages fill some of them."""
+
+
+class Gateway:
+    """One site. What is durable stays here; each run of the gateway's process is a Run."""
+
+    def __init__(
+        self, loop: SimulatedLoop, rng: random.Random, name: str, laws: Laws, trace: Trace, *, segments: int
+    ) -> None:
+        self.loop = loop
+        self.random = rng
+        self.name = name
+        self.laws = laws
+        self.trace = trace
+        self.book = GatewayBook(name, laws, trace)
+        self.disk = WorldDisk(rng.getrandbits(32), rng, self.book.on_block)
+        self.clock = MachineClock(lambda: loop.now, rng)
+        self.path = Path(loop, name, rng, trace)
+        self.settings = LogSettings(
+            segment_bytes=SEGMENT_BYTES, max_bytes=STATE_BYTES + segments * SEGMENT_BYTES, linger_max_ms=2.0
+        )
+        self.bus_loses = 0.0
+        self.life: Life | None = None
+        self.lives = 0
+
+    def boot(self) -> None:
+        if self.life is None:
+            self.lives += 1
+            self.life = Life(self, self.lives)
+
+    def crash(self, *, power: bool, back_s: float) -> None:
+        """Nothing of the process runs any more. Calls that its threads were in are done, not done or torn."""
+        life = self.life
+        if life is None:
+            return
+        self.life = None
+        self.trace.add(self.name, "power cut" if power else "killed")
+        calls = list(life.process.calls)
+        life.process.kill()
+        for call in calls:
+            self.disk.cut_power_after(self.random.randrange(4))
+            with contextlib.suppress(OSError):
+                call()
+        self.disk.restart()
+        for connection in self.path.connections:
+            if connection.gateway.owner is life.process:
+                die(connection.gateway, told=not power)
+        if power:
+            self.clock.reboot(forgets_time=self.random.random() < 0.5)
+            if self.clock.state() != 2:
+                self.loop.outside(5 + 30 * self.random.random(), self.clock.synchronize)
+        self.loop.outside(back_s, self.boot)
+
+    def listener(self) -> Life | None:
+        """What devices find."""
+        life = self.life
+        return life if life is not None and life.listening and not life.process.stopped else None
+
+    def ended(self, life: Life, reason: str) -> None:
+        """The process ended by itself: the service manager starts it again."""
+        self.trace.add(self.name, "ended", reason)
+        if self.life is life:
+            self.life = None
+            life.process.kill()
+            self.disk.restart()
+            self.loop.outside(2.0, self.boot)
+
+
+class Life:
+    """One run of the gateway's process."""
+
+    log: Log
+    collector: Collector
+    recorder: Recorder
+    sender: Sender
+    link: LinkClient
+
+    def __init__(self, gateway: Gateway, number: int) -> None:
+        self.gateway = gateway
+        self.listening = False
+        self.process = Process(gateway.loop, f"{gateway.name}.{number}", gateway.disk.call_s)
+        self.stop = asyncio.Event()
+        self.process.run(self._run())
+
+    async def _run(self) -> None:
+        gateway = self.gateway
+        try:
+            async with contextlib.AsyncExitStack() as up:
+                await self._start(up)
+                gateway.trace.add(gateway.name, "up, epoch", f"{self.log.epoch:x}")
+                self.listening = True
+                try:
+                    await self.background.until(self.stop)
+                finally:
+                    self.listening = False
+        except Exception as error:  # noqa: BLE001  # whatever ends a process
+            gateway.ended(self, f"{type(error).__name__}: {error}")
+        else:
+            gateway.ended(self, "stopped")
+
+    async def _start(self, up: contextlib.AsyncExitStack) -> None:
+        gateway, clock, rng = self.gateway, self.gateway.clock, self.gateway.random
+        self.background = Background()
+        self.log = await Log.open(
+            FOLDER,
+            gateway.settings,
+            disk=gateway.disk,
+            wall_ms=clock.wall_ms,
+            new_epoch=lambda: rng.getrandbits(62) + 1,
+        )
+        up.push_async_callback(self.log.close)
+        bus = EdgeBus(gateway.loop, lambda: rng.random() < gateway.bus_loses)
+        self.recorder = Recorder(bus, self.log)
+        self.collector = Collector(bus, clock, run=rng.getrandbits(63))
+        self.sender = Sender(
+            self.log.reader("link"), self._accepted, wall_ms=clock.wall_ms, monotonic_s=gateway.loop.time
+        )
+        self.link = LinkClient(
+            "world",
+            token=lambda now_s: gateway.name,
+            hello=self._hello,
+            source=self.sender,
+            downlink=Downlink(),
+            wall_ms=clock.wall_ms,
+            random=rng.random,
+            dial=gateway.path.dial,
+        )
+        await up.enter_async_context(self.background.needed("recorder", self.recorder.run()))
+        await up.enter_async_context(self.background.needed("collector", self.collector.run()))
+        linked = asyncio.Event()
+        await up.enter_async_context(restarted("link", lambda: self.link.run(linked)))
+
+    def _hello(self) -> Hello:
+        clock = self.gateway.clock
+        return Hello("world", self.log.epoch, clock.boot, clock.boot_ms(), clock.wall_ms(), 0, (REGROUP,))
+
+    def _accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
+        self.gateway.book.accepted(epoch, first_seq, end_seq)
+        self.log.accept(epoch, first_seq, end_seq)
+
+    def receive(self, origin: Origin, payloads: list[bytes], waiter: Waiter, tokens: Sequence[bytes]) -> None:
+        """A device's read, as its listener gives it to the collector."""
+        self.process.do(self.collector.add, origin, payloads, waiter, tokens)
+
+    def acknowledged(self, names: list[Name]) -> None:
+        self.gateway.book.acknowledged(names)
+
+
+class Downlink:
+    """The gateway's registry is of no interest here: the cloud resolves everything."""
+
+    async def registry_changed(self, change: RegistryChange) -> None:
+        pass
+
+    async def command_arrived(self, command: Command) -> None:
+        raise AssertionError("nobody sends commands")
