@@ -16,6 +16,11 @@ _raw_values: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _UPSERT: Final = """
     INSERT INTO current_value AS held (project_id, device_id, attribute, value, event_time, received_time, id)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::jsonb[], $5::bigint[], $6::bigint[], $7::uuid[])
+        AS asked (project_id, device_id, attribute, value, event_time, received_time, id)
+    WHERE NOT EXISTS (
+        SELECT FROM current_value newer
+        WHERE newer.device_id = asked.device_id AND newer.attribute = asked.attribute
+        AND (newer.event_time, newer.received_time, newer.id) >= (asked.event_time, asked.received_time, asked.id))
     ON CONFLICT (device_id, attribute) DO UPDATE
     SET value = excluded.value, event_time = excluded.event_time, received_time = excluded.received_time,
         id = excluded.id
@@ -33,7 +38,8 @@ class CurrentRow(msgspec.Struct, frozen=True):
 
 async def update(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> None:
     """Takes the newest value of each attribute among those rows, where it is newer than what is held. Rows are upserted
-    in order of (device, attribute), so that concurrent writers wait for each other instead of deadlocking."""
+    in order of (device, attribute), so that concurrent writers wait for each other instead of deadlocking; one that is
+    older than what is held, as late data is, is passed over without a lock, as a conflict would take it."""
     newest = _newest(batch, rows)
     if not newest:
         return

@@ -10,6 +10,7 @@ from typing import Final, Literal, Self, TypeAlias, TypeVar, cast
 
 import asyncpg
 
+from cloud.model.claim import OvertakenError
 from tidegate.console import UserError
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -17,8 +18,9 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 T = TypeVar("T")
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
-CONNECTIONS_MAX: Final = 8
-"""Of one process: more than a small machine has cores, and 12 processes fit in PostgreSQL's default of 100."""
+CONNECTIONS_MAX: Final = 12
+"""Of one process: two lanes of two services and three shipments of the receiver hold seven, the rest is for the API; 8
+processes fit in PostgreSQL's default of 100."""
 CONNECT_TIMEOUT_S: Final = 10.0
 """To open a connection: a reachable server answers in milliseconds, one in crash recovery refuses at once."""
 ACQUIRE_TIMEOUT_S: Final = 30.0
@@ -48,7 +50,7 @@ class DatabaseBusyError(DatabaseError):
     """Retry later: a transaction met deadlocks or serialization failures ATTEMPTS_MAX times; nothing was changed."""
 
 
-_CONTENTION: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_CONTENTION: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, OvertakenError)
 _DOWN: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,

@@ -21,8 +21,8 @@ class PostgresTransaction:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def claim(self, hop: str, runs: Sequence[Run]) -> Claim:
-        return await progress.claim(self._conn, hop, runs)
+    async def claim(self, hop: str, runs: Sequence[Run], *, held: bool = True) -> Claim:
+        return await progress.claim(self._conn, hop, runs, held=held)
 
     async def settle(self, claim: Claim) -> None:
         await progress.settle(self._conn, claim)

@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 
 from cloud.db.database import Connection
-from cloud.model.claim import FATES, Claim
+from cloud.model.claim import FATES, Claim, Name
 from protocols.shipment import Run
 from sync.ranges import Ranges
 
@@ -16,10 +16,11 @@ _LOCK_MISSING: Final = """
     INSERT INTO hop_progress (source_id, epoch, hop)
     SELECT source_id, epoch, $3 FROM unnest($1::bigint[], $2::bigint[]) AS asked (source_id, epoch)
     ORDER BY 1, 2 ON CONFLICT DO NOTHING"""
-_LOCK: Final = """
+_LOOK: Final = """
     SELECT p.source_id, p.epoch, p.done FROM hop_progress p
     JOIN unnest($1::bigint[], $2::bigint[]) AS asked (source_id, epoch) USING (source_id, epoch)
-    WHERE p.hop = $3 ORDER BY 1, 2 FOR UPDATE OF p"""
+    WHERE p.hop = $3 ORDER BY 1, 2"""
+_LOCK: Final = _LOOK + " FOR UPDATE OF p"
 _FATE_ARRAYS: Final = ", ".join(f"${n}::bigint[]" for n in range(5, 5 + len(FATES)))
 _SETTLE: Final = f"""
     UPDATE hop_progress p SET done = p.done + asked.done::int8multirange,
@@ -29,19 +30,30 @@ _SETTLE: Final = f"""
     WHERE p.source_id = asked.source_id AND p.epoch = asked.epoch AND p.hop = $3"""
 
 
-async def claim(conn: Connection, hop: str, runs: Sequence[Run]) -> Claim:
-    """Locks the hop's rows of the runs' sources, in order, and finds what is left to do."""
+async def claim(conn: Connection, hop: str, runs: Sequence[Run], *, held: bool = True) -> Claim:
+    """Finds what is left to do; `held`: with the hop's rows of the runs' sources locked, in order."""
     names = sorted({(run.source_id, run.epoch) for run in runs})
+    if held:
+        return Claim(hop, runs, await _lock(conn, hop, names))
+    found = await conn.fetch(_LOOK, [name[0] for name in names], [name[1] for name in names], hop)
+    done = {(row["source_id"], row["epoch"]): _ranges(row["done"]) for row in found}
+    return Claim(hop, runs, {name: done.get(name) or Ranges() for name in names}, held=False)
+
+
+async def _lock(conn: Connection, hop: str, names: Sequence[Name]) -> dict[Name, Ranges]:
+    """What the hop has of each (source, epoch); `names` are in order."""
     sources, epochs = [name[0] for name in names], [name[1] for name in names]
     locked = await conn.fetch(_LOCK, sources, epochs, hop)
     if len(locked) < len(names):
         await conn.execute(_LOCK_MISSING, sources, epochs, hop)
         locked = await conn.fetch(_LOCK, sources, epochs, hop)
-    return Claim(hop, runs, {(row["source_id"], row["epoch"]): _ranges(row["done"]) for row in locked})
+    return {(row["source_id"], row["epoch"]): _ranges(row["done"]) for row in locked}
 
 
 async def settle(conn: Connection, claim: Claim) -> None:
     """Writes what was claimed as done, with the fates counted."""
+    if not claim.held:
+        claim.check(await _lock(conn, claim.hop, sorted(claim.done)))
     rows = [
         (
             settlement.source_id,

@@ -45,12 +45,18 @@ class Settlement(msgspec.Struct, frozen=True):
     """By fate, all of FATES; negative where a fate is taken back."""
 
 
-class Claim:
-    """The records of some runs that a hop has not done yet. Nobody else works on them until the transaction ends."""
+class OvertakenError(Exception):
+    """Repeat the transaction: another one has done records that this one had claimed without holding them."""
 
-    def __init__(self, hop: str, runs: Sequence[Run], done: Mapping[Name, Ranges]) -> None:
+
+class Claim:
+    """The records of some runs that a hop has not done yet. Where it is held, nobody else works on them until the
+    transaction ends; else somebody may, and whoever settles first wins."""
+
+    def __init__(self, hop: str, runs: Sequence[Run], done: Mapping[Name, Ranges], *, held: bool = True) -> None:
         """`done`: what the hop has of each source and epoch in `runs`; it is not changed."""
         self.hop = hop
+        self.held = held
         self.done = done
         self._counts: dict[Name, dict[str, int]] = {}
         self._claimed: dict[Name, Ranges] = {}
@@ -78,6 +84,13 @@ class Claim:
         if number:
             counts = self._counts.setdefault((source_id, epoch), dict.fromkeys(FATES, 0))
             counts[fate] += number
+
+    def check(self, done: Mapping[Name, Ranges]) -> None:
+        """Raises OvertakenError if `done`, what the hop has by now, holds any of what was claimed."""
+        for name, claimed in self._claimed.items():
+            for start, end in claimed:
+                if done[name].missing(start, end) != [(start, end)]:
+                    raise OvertakenError(f"records {start} to {end} of epoch {name[1]:016x} at {self.hop}")
 
     def settlements(self) -> Iterator[Settlement]:
         """What settling it changes, in order of (source id, epoch)."""

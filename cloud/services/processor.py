@@ -64,7 +64,8 @@ class Processor:
         for project_id, found in by_project.items():
             registry = await self._registries.registry(project_id)
             resolved[project_id] = (_resolve(registry, found), registry.revision)
-        claimed = await tx.claim(self.name, [run for found in by_project.values() for run, _, _ in found])
+        asked = [run for found in by_project.values() for run, _, _ in found]
+        claimed = await tx.claim(self.name, asked, held=False)
         outputs = []
         at = 0
         for project_id, found in by_project.items():

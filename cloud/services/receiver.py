@@ -21,8 +21,9 @@ from protocols.shipment import Consignment, Run, encode_shipment
 from sync.bus.contract import Bus, BusFullError
 from sync.ranges import Ranges
 
-SHIPMENT_BYTES: Final = SHIPMENT_BYTES_MAX // 4
-"""Coalesced to this size, so that one shipment stays a fraction of a second of work."""
+SHIPMENT_BYTES: Final = {Lane.LIVE: SHIPMENT_BYTES_MAX // 4, Lane.BACKFILL: 64 * 1024}
+"""Coalesced up to this size and cut at it, so that one shipment stays a fraction of a second of work; of backfill a
+smaller one, as live messages wait meanwhile for the cores."""
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Blocks that wait for a shipment; link credit keeps gateways below it, over it a sender is told to come back."""
 SHIPMENTS_IN_FLIGHT: Final = 3
@@ -72,13 +73,21 @@ class Receiver:
         if self._waiting_bytes + size > WAITING_BYTES_MAX:
             raise BusFullError(f"{self._waiting_bytes:,} bytes wait for JetStream already")
         self._waiting_bytes += size
-        done = asyncio.get_running_loop().create_future()
-        self._queues[lane].append(
-            _Waiting([Consignment(source_id, blocks[i]) for i in fresh], [heads[i] for i in fresh], done)
-        )
+        parts = [
+            _Waiting(
+                [Consignment(source_id, blocks[i]) for i in part],
+                [heads[i] for i in part],
+                asyncio.get_running_loop().create_future(),
+            )
+            for part in _cut(fresh, blocks, SHIPMENT_BYTES[lane])
+        ]
+        self._queues[lane] += parts
         self._arrived.set()
         try:
-            await done
+            # All to their end: what fails in one says nothing of the others.
+            for result in await asyncio.gather(*(part.done for part in parts), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
         finally:
             self._waiting_bytes -= size
 
@@ -113,12 +122,12 @@ class Receiver:
                         waiting.done.set_exception(error)
 
     def _take(self) -> tuple[Lane, list[_Waiting]]:
-        """What goes into the next shipment: live first, of one lane, whole requests."""
+        """What goes into the next shipment: live first, of one lane."""
         for lane, queue in self._queues.items():
             size, number = 0, 0
             for waiting in queue:
                 size += sum(len(consignment.block) for consignment in waiting.consignments)
-                if number and size > SHIPMENT_BYTES:
+                if number and size > SHIPMENT_BYTES[lane]:
                     break
                 number += 1
             if number:
@@ -155,6 +164,19 @@ class Receiver:
         self._known[run.source_id, run.epoch] = known
         if len(self._known) > KNOWN_EPOCHS_MAX:
             del self._known[next(iter(self._known))]
+
+
+def _cut(places: Sequence[int], blocks: Sequence[bytes], bytes_max: int) -> list[list[int]]:
+    """The places in order, in parts whose blocks have about `bytes_max` together; a larger block is a part alone."""
+    parts: list[list[int]] = []
+    size = bytes_max
+    for place in places:
+        if size + len(blocks[place]) > bytes_max:
+            parts.append([])
+            size = 0
+        parts[-1].append(place)
+        size += len(blocks[place])
+    return parts
 
 
 async def _remember(tx: Transaction, runs: Sequence[Run]) -> int:

@@ -12,13 +12,14 @@ from cloud.db.database import DatabaseError
 from cloud.services.service import Output, Service
 from cloud.services.store import Store, Transaction
 from protocols.messages import Lane
-from sync.bus.contract import Bus, BusError, Delivery
+from sync.bus.contract import BusError, Delivery, DurableBus
 from tidegate.logs import get_logger
 
 BATCHES_MAX: Final = 64
 """Batches in one transaction: many small ones share its commit."""
-BYTES_MAX: Final = 512 * 1024
-"""Bytes in one transaction, compressed: about 30,000 messages, a quarter of a second of work."""
+BYTES_MAX: Final = {Lane.LIVE: 512 * 1024, Lane.BACKFILL: 64 * 1024}
+"""Bytes in one transaction, compressed: about 30,000 messages, a quarter of a second of work. Of backfill less, since
+live messages wait meanwhile for the event loop and the cores: some 5,000, and 50 ms."""
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 """A bus or database that is away: asked again within this time once it is back."""
@@ -38,9 +39,9 @@ class ServiceCounts(msgspec.Struct):
 
 
 class ServiceRunner:
-    """One reader of the service's channel, working on one fetch at a time."""
+    """A reader of the service's channel for each lane, side by side, each working on one fetch at a time."""
 
-    def __init__(self, service: Service, bus: Bus, store: Store) -> None:
+    def __init__(self, service: Service, bus: DurableBus, store: Store) -> None:
         self._service = service
         self._bus = bus
         self._store = store
@@ -51,34 +52,40 @@ class ServiceRunner:
         return self._service.name
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set; the fetch in hand is finished first."""
-        reader = await self._bus.subscribe(self._service.reads, self._service.name)
+        """Until `stop` is set; the fetches in hand are finished first."""
+        lanes = [asyncio.create_task(self._run_lane(lane, stop), name=f"{self.name} {lane.value}") for lane in Lane]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for task in lanes:
+                if not task.cancelling():  # a second time would cut off how the reader gives back what it holds
+                    task.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+
+    async def _run_lane(self, lane: Lane, stop: asyncio.Event) -> None:
+        reader = await self._bus.subscribe(self._service.reads, self._service.name, lane=lane)
         stopped = asyncio.ensure_future(stop.wait())
         fetch: asyncio.Future[Sequence[Delivery]] | None = None
         try:
             while not stop.is_set():
-                fetch = asyncio.ensure_future(reader.fetch(BATCHES_MAX, BYTES_MAX))
+                fetch = asyncio.ensure_future(reader.fetch(BATCHES_MAX, BYTES_MAX[lane]))
                 await asyncio.wait((fetch, stopped), return_when=asyncio.FIRST_COMPLETED)
                 if fetch.done():
-                    await self._work(fetch.result(), stop)
+                    await self._work(fetch.result(), lane, stop)
         finally:
             stopped.cancel()
             if fetch is not None:
                 fetch.cancel()
             await reader.close()
 
-    async def _work(self, deliveries: Sequence[Delivery], stop: asyncio.Event) -> None:
-        for lane in Lane:
-            mine = [delivery for delivery in deliveries if delivery.lane is lane]
-            if not mine:
-                continue
-            try:
-                await self._do([delivery.data for delivery in mine], lane, stop)
-            except _StoppedError:
-                await asyncio.gather(*(delivery.nak() for delivery in mine))
-            else:
-                await asyncio.gather(*(delivery.ack() for delivery in mine))
-                self.counts.batches += len(mine)
+    async def _work(self, deliveries: Sequence[Delivery], lane: Lane, stop: asyncio.Event) -> None:
+        try:
+            await self._do([delivery.data for delivery in deliveries], lane, stop)
+        except _StoppedError:
+            await asyncio.gather(*(delivery.nak() for delivery in deliveries))
+        else:
+            await asyncio.gather(*(delivery.ack() for delivery in deliveries))
+            self.counts.batches += len(deliveries)
 
     async def _do(self, batch: Sequence[bytes], lane: Lane, stop: asyncio.Event) -> None:
         """Retries while bus or database are away. What fails by itself is done again in ever smaller parts, until the

@@ -31,14 +31,18 @@ class Transaction(Protocol):
 
     # Progress of hops
 
-    async def claim(self, hop: str, runs: Sequence[Run]) -> Claim:
+    async def claim(self, hop: str, runs: Sequence[Run], *, held: bool = True) -> Claim:
         """Locks what the hop has of the runs' (source, epoch)s, in order, and finds what of the runs it has not done
         yet. An epoch that the hop has never seen is one that it has nothing of, and is locked too. A run of no records
-        only locks. Asked again in the same transaction, it sees what was settled in between."""
+        only locks. Asked again in the same transaction, it sees what was settled in between.
+
+        Not `held`: locks nothing yet, `settle` does. So lanes of one hop work side by side; of two transactions that do
+        the same records, the one that settles second is repeated."""
         ...
 
     async def settle(self, claim: Claim) -> None:
-        """What was claimed is done from now on, and the fates counted with it are added to the hop's. Once a claim."""
+        """What was claimed is done from now on, and the fates counted with it are added to the hop's. Once a claim; as
+        late as can be, where it was not held. Raises OvertakenError, which is `run`'s to deal with."""
         ...
 
     # Sources and registry
@@ -113,7 +117,8 @@ class Transaction(Protocol):
 class Store(Protocol):
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Gives `work` a transaction, commits when it returns, and returns what it returned. Whatever it raises undoes
-        the transaction and is raised. Work may be run several times, when its transaction met others in a circle.
+        the transaction and is raised. Work may be run several times, when its transaction met others in a circle, or
+        was overtaken.
 
         Raises DatabaseDownError (cloud/db/database.py): whether it is committed, nobody knows; DatabaseBusyError:
         nothing was changed. After either, ask again later, with work that does not mind to be done twice."""

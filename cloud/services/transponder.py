@@ -32,7 +32,7 @@ class Transponder:
             await tx.ensure_partitions(now_ms)
             self._partitions_due_ms = now_ms + PARTITION_CHECK_MS
         messages = concat([decode_messages(data) for data in batch])
-        claimed = await tx.claim(self.name, messages.runs)
+        claimed = await tx.claim(self.name, messages.runs, held=False)
         if not claimed.complete:
             messages = restrict(messages, claimed.runs)
         stored = await tx.store(messages, range(len(messages)))

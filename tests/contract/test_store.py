@@ -186,6 +186,50 @@ async def test_a_claim_waits_for_the_one_before(premises: Premises, commits: boo
         assert (await second).parts == ([] if commits else [run])
 
 
+@pytest.mark.parametrize("commits", [True, False])
+async def test_of_two_that_claim_the_same_without_holding_it_one_does_it(premises: Premises, commits: bool) -> None:
+    """Also where the hop has never seen the epoch. What they do meanwhile does not make them wait."""
+    source = await premises.add_project("p")
+    run, other = Run(source, EPOCH, 0, 5), Run(source, EPOCH, 5, 5)
+    claims: list[Claim] = []
+    went_on = asyncio.Event()
+
+    async def work(tx: Transaction) -> Claim:
+        claim = await tx.claim("h", [run, other], held=False)
+        claims.append(claim)
+        claim.count(source, EPOCH, "decoded", sum(part.count for part in claim.parts))
+        went_on.set()
+        await tx.settle(claim)
+        return claim
+
+    holder = await Held(premises, take("h", run, decoded=5)).worked()
+    second = asyncio.ensure_future(premises.store.run(work))
+    async with asyncio.timeout(DEADLINE_S):
+        await went_on.wait()
+        assert await waits(second), "for the one that settled first to end"
+        await (holder.commit() if commits else holder.fail())
+        assert (await second).parts == ([other] if commits else [run, other])
+    assert claims[0].complete
+    assert await premises.fates("h", source, EPOCH) == {"decoded": 10}
+
+
+async def test_lanes_of_a_hop_work_side_by_side(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    go_on = asyncio.Event()
+
+    async def slow(tx: Transaction) -> None:
+        claim = await tx.claim("h", [Run(source, EPOCH, 0, 5)], held=False)
+        await go_on.wait()
+        await tx.settle(claim)
+
+    waiting = asyncio.ensure_future(premises.store.run(slow))
+    async with asyncio.timeout(DEADLINE_S):
+        await premises.store.run(take("h", Run(source, EPOCH, 5, 5)))
+        go_on.set()
+        await waiting
+    assert (await premises.store.run(take("h", Run(source, EPOCH, 0, 12)))).parts == [Run(source, EPOCH, 10, 2)]
+
+
 async def test_claims_of_many_epochs_do_not_block_each_other(premises: Premises) -> None:
     sources = [await premises.add_project(name) for name in ("p", "q", "r")]
     runs = [Run(source, epoch, 0, 3) for source in sources for epoch in (1, 2, 3)]
