@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import bus, catch_up, end_to_end, gateway, link, log, pipeline
+from benchmarks import big_log, bus, catch_up, end_to_end, gateway, link, log, pipeline
 from benchmarks.row import Row
 from tidegate.console import number_text, show
 
@@ -75,13 +75,15 @@ def link_rows(seconds: float) -> list[Row]:
 PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "pipeline": (pipeline.rows, 5.0),
     "log": (log_rows, 3.0),
+    "big_log": (big_log.rows, 1.0),
     "bus": (bus.rows, 2.0),
     "link": (link_rows, 3.0),
     "gateway": (gateway.rows, 8.0),
     "end_to_end": (end_to_end.rows, 60.0),
     "catch_up": (catch_up.rows, 1.0),
 }
-"""Name to its rows, and the seconds given to each of its measurements (of `catch_up`: the part of its backlog)."""
+"""Name to its rows, and the seconds given to each of its measurements (of `big_log` and `catch_up`: the part of
+what they fill)."""
 
 
 def main() -> None:

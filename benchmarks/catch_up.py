@@ -22,7 +22,7 @@ LIVE_DEVICES: Final = 5
 IDLE_S: Final = 20.0
 SPEED_GOAL: Final = 50_000
 BURST_S: Final = 2.0
-BURST_RATE: Final = 300_000
+BURST_RATE: Final = 600_000
 """Messages a second, about: the last burst is not to make the backlog much larger than asked for."""
 DRAIN_MAX_S: Final = 180.0
 LOOK_S: Final = 0.1
