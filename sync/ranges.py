@@ -82,6 +82,15 @@ class Ranges:
             gaps.append((start, end))
         return gaps
 
+    def held(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts of [start, end) that are held."""
+        found: list[tuple[int, int]] = []
+        place = bisect.bisect_right(self._ends, start)
+        while place < len(self._starts) and self._starts[place] < end:
+            found.append((max(start, self._starts[place]), min(end, self._ends[place])))
+            place += 1
+        return found
+
     def first_missing(self, number: int) -> int:
         """The lowest number from `number` on that is not held."""
         place = bisect.bisect_right(self._starts, number) - 1

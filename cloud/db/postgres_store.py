@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from cloud.db import current, dead_letters, history, inbox, progress, rejects, revision, sources
+from cloud.db import anchors, current, dead_letters, gaps, history, inbox, progress, rejects, revision, sources
 from cloud.db.database import Connection, Database
-from cloud.model.claim import Claim
+from cloud.model.claim import Claim, Name
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
+from protocols.messages import Anchor, Gap
 from protocols.shipment import MessageBatch, Reject, Run
+from sync.ranges import Ranges
 
 T = TypeVar("T")
 
@@ -27,11 +29,29 @@ class PostgresTransaction:
     async def settle(self, claim: Claim) -> None:
         await progress.settle(self._conn, claim)
 
+    async def done(self, hop: str, names: Sequence[Name]) -> dict[Name, Ranges]:
+        return await progress.done(self._conn, hop, names)
+
     async def projects(self, source_ids: Sequence[int]) -> dict[int, str]:
         return await sources.projects(self._conn, source_ids)
 
     async def newest_revision(self, project_id: str, *, held: bool) -> int:
         return await revision.newest(self._conn, project_id, held=held)
+
+    async def keep_anchors(self, source_id: int, new: Sequence[Anchor]) -> None:
+        await anchors.keep(self._conn, source_id, new)
+
+    async def anchors(self, source_id: int, boots: Collection[int]) -> dict[int, list[Anchor]]:
+        return await anchors.of_boots(self._conn, source_id, boots)
+
+    async def gaps(self, source_id: int, epoch: int, first_seq: int, end_seq: int) -> list[Gap]:
+        return await gaps.within(self._conn, source_id, epoch, first_seq, end_seq)
+
+    async def add_gaps(self, source_id: int, new: Sequence[Gap]) -> None:
+        await gaps.add(self._conn, source_id, new)
+
+    async def remove_gaps(self, source_id: int, gone: Sequence[Gap]) -> None:
+        await gaps.remove(self._conn, source_id, gone)
 
     async def add_unresolved(self, batch: MessageBatch, rows: Sequence[int]) -> None:
         await inbox.add(self._conn, batch, rows)

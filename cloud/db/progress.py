@@ -21,12 +21,12 @@ _LOOK: Final = """
     JOIN unnest($1::bigint[], $2::bigint[]) AS asked (source_id, epoch) USING (source_id, epoch)
     WHERE p.hop = $3 ORDER BY 1, 2"""
 _LOCK: Final = _LOOK + " FOR UPDATE OF p"
-_FATE_ARRAYS: Final = ", ".join(f"${n}::bigint[]" for n in range(5, 5 + len(FATES)))
+_FATE_ARRAYS: Final = ", ".join(f"${n}::bigint[]" for n in range(6, 6 + len(FATES)))
 _SETTLE: Final = f"""
-    UPDATE hop_progress p SET done = p.done + asked.done::int8multirange,
+    UPDATE hop_progress p SET done = p.done - asked.released::int8multirange + asked.done::int8multirange,
     {", ".join(f"{fate} = p.{fate} + asked.{fate}" for fate in FATES)}
-    FROM unnest($1::bigint[], $2::bigint[], $4::text[], {_FATE_ARRAYS})
-    AS asked (source_id, epoch, done, {", ".join(FATES)})
+    FROM unnest($1::bigint[], $2::bigint[], $4::text[], $5::text[], {_FATE_ARRAYS})
+    AS asked (source_id, epoch, done, released, {", ".join(FATES)})
     WHERE p.source_id = asked.source_id AND p.epoch = asked.epoch AND p.hop = $3"""
 
 
@@ -59,13 +59,14 @@ async def settle(conn: Connection, claim: Claim) -> None:
             settlement.source_id,
             settlement.epoch,
             multirange(settlement.done),
+            multirange(settlement.released),
             *settlement.counts.values(),
         )
         for settlement in claim.settlements()
     ]
     if rows:
-        sources, epochs, done, *fates = (list(column) for column in zip(*rows, strict=True))
-        await conn.execute(_SETTLE, sources, epochs, claim.hop, done, *fates)
+        sources, epochs, done, released, *fates = (list(column) for column in zip(*rows, strict=True))
+        await conn.execute(_SETTLE, sources, epochs, claim.hop, done, released, *fates)
 
 
 def multirange(ranges: Ranges) -> str:

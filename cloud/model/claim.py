@@ -1,7 +1,7 @@
 """What a hop takes upon itself: the records of a batch that it has not done yet, and what becomes of them.
 
-A *hop* is a service that reads a topic (or another part that counts records once: `inbox`). For each source and epoch
-it has the set of record numbers that it is done with, and the fates that it has counted.
+A *hop* is a service that reads a topic (or another part that counts records once: `inbox`, `gap`). For each source and
+epoch it has the set of record numbers that it is done with, and the fates that it has counted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ FATES: Final = (
     "rejected",
     "stopped",
     "dead",
+    "evicted",
+    "damaged",
+    "tails",
 )
 
 Name = tuple[int, int]
@@ -41,6 +44,8 @@ class Settlement(msgspec.Struct, frozen=True):
     source_id: int
     epoch: int
     done: Ranges
+    released: Ranges
+    """What it is not done with any more; none of it is in `done`."""
     counts: Mapping[str, int]
     """By fate, all of FATES; negative where a fate is taken back."""
 
@@ -60,6 +65,7 @@ class Claim:
         self.done = done
         self._counts: dict[Name, dict[str, int]] = {}
         self._claimed: dict[Name, Ranges] = {}
+        self._released: dict[Name, Ranges] = {}
         self.runs: list[list[Run]] = []
         """For each run asked for: the parts of it that are still to be done."""
         for run in runs:
@@ -92,11 +98,25 @@ class Claim:
                 if done[name].missing(start, end) != [(start, end)]:
                     raise OvertakenError(f"records {start} to {end} of epoch {name[1]:016x} at {self.hop}")
 
+    def release(self, run: Run) -> list[Run]:
+        """What the hop had done of the run is not done any more when this is settled: those parts, in order."""
+        name = (run.source_id, run.epoch)
+        released = self._released.setdefault(name, Ranges())
+        parts = [
+            Run(*name, start, end - start)
+            for done_start, done_end in self.done[name].held(run.first_seq, run.first_seq + run.count)
+            for start, end in released.missing(done_start, done_end)
+        ]
+        for part in parts:
+            released.add(part.first_seq, part.first_seq + part.count)
+        return parts
+
     def settlements(self) -> Iterator[Settlement]:
         """What settling it changes, in order of (source id, epoch)."""
         none = dict.fromkeys(FATES, 0)
-        for name in sorted(self._claimed.keys() | self._counts.keys()):
+        for name in sorted(self._claimed.keys() | self._counts.keys() | self._released.keys()):
             claimed = self._claimed.get(name, Ranges())
+            released = self._released.get(name, Ranges())
             counts = self._counts.get(name, none)
-            if claimed or counts is not none:
-                yield Settlement(*name, claimed, counts)
+            if claimed or released or counts is not none:
+                yield Settlement(*name, claimed, released, counts)

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from cloud.services.store import Store, Transaction
+from cloud.services import books
+from cloud.services.store import Store
 from cloud.topics import DEFAULT_PROCESSOR
 from protocols.block import BlockHead, read_head
 from protocols.limits import SHIPMENT_BYTES_MAX
@@ -30,7 +31,6 @@ SHIPMENTS_IN_FLIGHT: Final = 3
 """Enough to keep JetStream's sync and the database's commit busy at the same time."""
 KNOWN_EPOCHS_MAX: Final = 20_000
 """Epochs whose accepted ranges are kept in memory, the least recently used forgotten first."""
-HOP: Final = "receiver"
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class ReceiverCounts(msgspec.Struct):
 class Receiver:
     """Takes blocks from any number of sessions. One lane never waits behind the other."""
 
-    name = HOP
+    name = books.RECEIVER
 
     def __init__(self, bus: Bus, store: Store) -> None:
         self._bus = bus
@@ -144,7 +144,7 @@ class Receiver:
             Run(consignment.source_id, head.epoch, head.first_seq, head.records)
             for consignment, head in zip(consignments, heads, strict=True)
         ]
-        accepted = await self._store.run(lambda tx: _remember(tx, runs))
+        accepted = await self._store.run(lambda tx: books.accept(tx, runs))
         self.counts.accepted += accepted
         self.counts.resent += sum(run.count for run in runs) - accepted
         self.counts.shipments += 1
@@ -177,13 +177,3 @@ def _cut(places: Sequence[int], blocks: Sequence[bytes], bytes_max: int) -> list
         parts[-1].append(place)
         size += len(blocks[place])
     return parts
-
-
-async def _remember(tx: Transaction, runs: Sequence[Run]) -> int:
-    claimed = await tx.claim(HOP, runs)
-    accepted = 0
-    for part in claimed.parts:
-        claimed.count(part.source_id, part.epoch, "accepted", part.count)
-        accepted += part.count
-    await tx.settle(claimed)
-    return accepted

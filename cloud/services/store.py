@@ -16,12 +16,14 @@ circle; an implementation that finds a circle all the same ends one of the trans
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
-from cloud.model.claim import Claim
+from cloud.model.claim import Claim, Name
 from cloud.model.unresolved import InboxRow
+from protocols.messages import Anchor, Gap
 from protocols.shipment import MessageBatch, Reject, Run
+from sync.ranges import Ranges
 
 T = TypeVar("T")
 
@@ -41,8 +43,9 @@ class Transaction(Protocol):
         ...
 
     async def settle(self, claim: Claim) -> None:
-        """What was claimed is done from now on, and the fates counted with it are added to the hop's. Once a claim; as
-        late as can be, where it was not held. Raises OvertakenError, which is `run`'s to deal with."""
+        """What was claimed is done from now on, what was released is not, and the fates counted with it are added to the
+        hop's. Once a claim, as late as can be where it was not held; or never: then it only locked or looked. Raises
+        OvertakenError, which is `run`'s to deal with."""
         ...
 
     # Sources and registry
@@ -54,6 +57,30 @@ class Transaction(Protocol):
     async def newest_revision(self, project_id: str, *, held: bool) -> int:
         """The revision of the project's registry. `held`: nobody changes the registry until the transaction ends;
         changes that are on their way are waited for. Transactions that hold it do not wait for each other."""
+        ...
+
+    # What gateways tell beside their blocks
+
+    async def keep_anchors(self, source_id: int, new: Sequence[Anchor]) -> None:
+        """One whose (boot, boot_ms) is kept already stays as it is."""
+        ...
+
+    async def anchors(self, source_id: int, boots: Collection[int]) -> dict[int, list[Anchor]]:
+        """By boot, those of a boot by rising `boot_ms`; a boot without any is missing."""
+        ...
+
+    async def gaps(self, source_id: int, epoch: int, first_seq: int, end_seq: int) -> list[Gap]:
+        """Those that have a record in [first_seq, end_seq), and tails at first_seq to end_seq, both included; by
+        first_seq, a tail before the gap that begins where it is. Not locked: they change under the lock of the hop
+        `gap`."""
+        ...
+
+    async def add_gaps(self, source_id: int, new: Sequence[Gap]) -> None:
+        """They have no record that another one has, and are no tail at a place that has one."""
+        ...
+
+    async def remove_gaps(self, source_id: int, gone: Sequence[Gap]) -> None:
+        """By epoch, first record, and whether it is a tail."""
         ...
 
     # Unresolved inbox
