@@ -12,14 +12,15 @@ from cloud.api.context import Context
 from cloud.api.pages import raw_json
 from cloud.api.tenancy import ReadableProject
 from cloud.db import accounting
-from cloud.db.accounting import SourceAccount
+from cloud.model.accounting import SourceAccount
 
 router = APIRouter(prefix="/accounting", tags=["data"])
 
 
 class Counts(BaseModel):
     """Records: accepted = decoded_records + rejected_records + dead_records + records_in_pipeline. Messages: decoded =
-    stored + repeated + unresolved + rejected + stopped + dead + in_pipeline."""
+    stored + repeated + unresolved + rejected + stopped + dead + in_pipeline. Beside them what never came: a gateway's
+    logged = accepted + pending + evicted + damaged."""
 
     accepted: int = Field(description="Records that are durable here.", examples=[12460])
     decoded_records: int = Field(description="Records that gave messages.", examples=[12458])
@@ -34,6 +35,13 @@ class Counts(BaseModel):
     stopped: int = Field(description="Messages that their route leads nowhere.", examples=[0])
     dead: int = Field(description="Messages that a service failed on for good.", examples=[0])
     in_pipeline: int = Field(description="Messages on their way.", examples=[0])
+    evicted: int = Field(description="Records that gateways' full logs gave up; they are under /gaps.", examples=[0])
+    damaged: int = Field(description="Records that gateways' disks do not give back, under /gaps.", examples=[0])
+    tails: int = Field(
+        description="Unreadable ends of gateways' logs, under /gaps: at most the last write before a crash each, which "
+        "was acknowledged to nobody unless the disk failed.",
+        examples=[0],
+    )
 
 
 class SourceCounts(Counts):

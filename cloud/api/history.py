@@ -18,7 +18,7 @@ from cloud.api.tenancy import ReadableDevice
 from cloud.api.times import FROM_MIN_MS, TO_MAX_MS, span_ms, time_ms
 from cloud.db import history
 from cloud.db.history import HistoryRow
-from protocols.shipment import KEYED, TIME_REPLACED
+from protocols.shipment import CLOCK_CORRECTED, CLOCK_UNSURE, KEYED, LATE, TIME_REPLACED
 
 router = APIRouter(prefix="/devices", tags=["data"])
 
@@ -36,6 +36,15 @@ class Message(BaseModel):
     time: int | None = Field(description="The device's own, as it came; null: it gave none.")
     received_time: int = Field(description="By the gateway.")
     time_replaced: bool = Field(description="The device's time was not plausible.")
+    time_error_ms: int | None = Field(
+        description="Where the gateway's clock was corrected: event_time is true within so much either way; null: no "
+        "bound is known, or none is needed."
+    )
+    clock: Literal["synchronized", "corrected", "unsure"] = Field(
+        description="The gateway's, when it received the message. corrected: it was wrong, and event_time goes by what "
+        "it should have shown. unsure: it was never set, and nothing told the time since its start."
+    )
+    late: bool = Field(description="It came behind newer ones, after the gateway had been without a link.")
     keyed: bool = Field(description="Its id derives from a message key: a resend is not stored again.")
     data: dict[str, Any] = Field(examples=[{"temperature": 71.5}])
 
@@ -132,6 +141,13 @@ def _shown(row: HistoryRow) -> dict[str, Any]:
         "time": row.time,
         "received_time": row.received_time,
         "time_replaced": bool(row.flags & TIME_REPLACED),
+        "time_error_ms": row.time_error_ms,
+        "clock": "corrected"
+        if row.flags & CLOCK_CORRECTED
+        else "unsure"
+        if row.flags & CLOCK_UNSURE
+        else "synchronized",
+        "late": bool(row.flags & LATE),
         "keyed": bool(row.flags & KEYED),
         "data": msgspec.Raw(row.data),
     }

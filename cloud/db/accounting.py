@@ -1,56 +1,12 @@
-"""The accounting: what became of each source's records and messages.
-
-A hop publishes before it commits, so the next one may have committed its part of a batch first; after a crash between
-the two, for as long as the redelivery takes. The ranges show what the later hop has, and that proves what the earlier
-one is about to count: a record that the processor has done is accepted, a message that is stored was decoded and is
-not unresolved. The account says so at once, and the equations hold at every moment.
-"""
+"""What the accounting (cloud/model/accounting.py) is made from: the hops' ranges and fates, all of one moment."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 from cloud.db.database import Connection
+from cloud.model.accounting import Ahead, SourceAccount, account
 from cloud.model.claim import FATES, INBOX_EPOCH
-
-
-class SourceAccount(msgspec.Struct, frozen=True):
-    """The cloud's accounting of one source; each equation holds at any moment.
-
-    Records: accepted = decoded_records + rejected_records + dead_records + records_in_pipeline.
-    Messages: decoded = stored + repeated + unresolved + rejected + stopped + dead + in_pipeline.
-    """
-
-    source_id: int
-    kind: str
-    gateway_id: str | None
-    accepted: int
-    decoded_records: int
-    rejected_records: int
-    dead_records: int
-    records_in_pipeline: int
-    """Accepted by the receiver, not done by the processor: found from the ranges of both."""
-    decoded: int
-    stored: int
-    repeated: int
-    unresolved: int
-    rejected: int
-    stopped: int
-    dead: int
-    in_pipeline: int
-    records_at_writer: int
-    """Done by the processor or replayed from the inbox, not done by the transponder: found from the ranges."""
-    writer_ahead: int
-    """Done by the transponder, not committed yet by who sent it: found from the ranges."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether both equations hold, and *in pipeline*, found two ways, agrees on being nothing."""
-        records = self.decoded_records + self.rejected_records + self.dead_records + self.records_in_pipeline
-        moving = self.records_at_writer > 0 or self.writer_ahead > 0
-        return self.accepted == records and self.in_pipeline >= 0 and (moving or self.in_pipeline == 0)
 
 
 def _count(ranges: str) -> str:
@@ -89,8 +45,6 @@ _BY_SOURCE: Final = f"""
     LEFT JOIN replayed i ON i.source_id = s.id
     WHERE s.project_id = $1 ORDER BY s.id"""
 
-_ENDS: Final = ("stored", "repeated", "unresolved", "rejected", "stopped", "dead")
-
 
 async def by_source(conn: Connection, project_id: str) -> list[SourceAccount]:
     """One account a source of the project; one statement, so that all of it is of one moment."""
@@ -98,12 +52,12 @@ async def by_source(conn: Connection, project_id: str) -> list[SourceAccount]:
 
 
 def _account(row: dict[str, Any]) -> SourceAccount:
-    row["accepted"] += row.pop("processor_ahead")
-    replayed_ahead = row.pop("replayed_ahead")
-    too_many = max(0, sum(row[fate] for fate in _ENDS) - row["decoded"])
-    replayed = min(too_many, replayed_ahead)
-    row["unresolved"] -= replayed
-    if row["writer_ahead"]:
-        row["decoded"] += too_many - replayed
-    row["writer_ahead"] += replayed_ahead
-    return SourceAccount(**row, in_pipeline=row["decoded"] - sum(row[fate] for fate in _ENDS))
+    return account(
+        row["source_id"],
+        row["kind"],
+        row["gateway_id"],
+        {fate: row[fate] for fate in FATES},
+        records_in_pipeline=row["records_in_pipeline"],
+        records_at_writer=row["records_at_writer"],
+        ahead=Ahead(row["processor_ahead"], row["writer_ahead"], row["replayed_ahead"]),
+    )

@@ -27,9 +27,11 @@ class HistoryRow(msgspec.Struct, frozen=True):
     time: int | None
     received_time: int
     flags: int
-    """Bits of protocols.shipment: KEYED, TIME_REPLACED, HISTORY_ONLY."""
+    """Bits of protocols.shipment: KEYED, TIME_REPLACED, HISTORY_ONLY, LATE, CLOCK_CORRECTED, CLOCK_UNSURE."""
     data: bytes
     """A JSON object."""
+    time_error_ms: int | None
+    """By how much the event time may be off that was found by a clock anchor; None: it was not."""
 
 
 async def ensure_partitions(conn: Connection, now_ms: int) -> None:
@@ -77,14 +79,21 @@ async def page(
         behind = f"AND (event_time, id) {beyond} ($6, $7)"
         values += [after[0], uuid.UUID(bytes=after[1])]
     found = await conn.fetch(
-        f"""SELECT event_time, id, time, received_time, flags, data::text AS data FROM history
+        f"""SELECT event_time, id, time, received_time, flags, data::text AS data,
+            time_error_ms FROM history
             WHERE project_id = $1 AND device_id = $2 AND event_time >= $3 AND event_time < $4 {behind}
             ORDER BY event_time {order}, id {order} LIMIT $5""",
         *values,
     )
     return [
         HistoryRow(
-            row["event_time"], row["id"].bytes, row["time"], row["received_time"], row["flags"], row["data"].encode()
+            row["event_time"],
+            row["id"].bytes,
+            row["time"],
+            row["received_time"],
+            row["flags"],
+            row["data"].encode(),
+            row["time_error_ms"],
         )
         for row in found
     ]

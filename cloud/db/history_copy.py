@@ -17,12 +17,24 @@ from typing import Final
 from protocols.ids import record_message_id
 from protocols.shipment import KEYED, MessageBatch, Target, record_places
 
-COLUMNS: Final = ("project_id", "device_id", "event_time", "id", "received_time", "time", "flags", "record", "data")
+COLUMNS: Final = (
+    "project_id",
+    "device_id",
+    "event_time",
+    "id",
+    "received_time",
+    "time",
+    "flags",
+    "record",
+    "data",
+    "time_error_ms",
+)
 _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _END: Final = struct.pack(">h", -1)
 _NULL: Final = struct.pack(">i", -1)
 _TIMES_AND_ID: Final = struct.Struct(">iqi16siq").pack
 _INT64: Final = struct.Struct(">iq").pack
+_INT32: Final = struct.Struct(">ii").pack
 _INT16: Final = struct.Struct(">ih").pack
 _UUID: Final = struct.Struct(">i16s").pack
 _JSONB: Final = struct.Struct(">iB").pack
@@ -34,6 +46,7 @@ def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
     starts = [_row_start(target) for target in batch.targets]
     places = record_places(batch.runs)
     ids, flags, times, data = batch.ids, batch.flags, batch.time, batch.data
+    bounds = batch.time_error_ms
     parts = [_HEAD]
     for i in rows:
         flag, time, body = flags[i], times[i], data[i]
@@ -50,6 +63,7 @@ def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
             record,
             _JSONB(len(body) + 1, _JSONB_VERSION),
             body,
+            _NULL if not bounds or (bound := bounds[i]) is None else _INT32(4, bound),
         )
     parts.append(_END)
     return b"".join(parts)

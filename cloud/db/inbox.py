@@ -28,6 +28,7 @@ _COLUMNS: Final = (
     "event_time",
     "data",
     "payload",
+    "time_error_ms",
 )
 
 
@@ -52,6 +53,7 @@ async def add(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> Non
                 uuid.UUID(bytes=batch.ids[16 * i : 16 * i + 16]),
                 uuid.UUID(bytes=record_message_id(run.epoch, seq, batch.message_index[i])), batch.flags[i],
                 batch.time[i], batch.received_time[i], batch.event_time[i], batch.data[i], batch.payloads[i],
+                batch.time_error_ms[i] if batch.time_error_ms else None,
             )
         )  # fmt: skip
     await conn.copy_records_to_table("inbox", records=values, columns=_COLUMNS)
@@ -119,4 +121,5 @@ def _row(row: asyncpg.Record) -> InboxRow:
     return InboxRow(
         row["seq"], row["source_id"], row["network_id"], row["alias_key"], row["alias"], row["id"].bytes, row["flags"],
         row["time"], row["received_time"], row["event_time"], row["data"], row["payload"], row["replay_seq"],
+        row["time_error_ms"],
     )  # fmt: skip

@@ -7,12 +7,11 @@ from typing import TypeVar
 
 from cloud.db import anchors, current, dead_letters, gaps, history, inbox, progress, rejects, revision, sources
 from cloud.db.database import Connection, Database
-from cloud.model.claim import Claim, Name
+from cloud.model.claim import Claim
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
 from protocols.messages import Anchor, Gap
 from protocols.shipment import MessageBatch, Reject, Run
-from sync.ranges import Ranges
 
 T = TypeVar("T")
 
@@ -28,9 +27,6 @@ class PostgresTransaction:
 
     async def settle(self, claim: Claim) -> None:
         await progress.settle(self._conn, claim)
-
-    async def done(self, hop: str, names: Sequence[Name]) -> dict[Name, Ranges]:
-        return await progress.done(self._conn, hop, names)
 
     async def projects(self, source_ids: Sequence[int]) -> dict[int, str]:
         return await sources.projects(self._conn, source_ids)

@@ -6,12 +6,15 @@ epoch it has the set of record numbers that it is done with, and the fates that 
 
 from __future__ import annotations
 
+import bisect
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from protocols.shipment import Run
+from protocols.shipment import MessageBatch, Run
 from sync.ranges import Ranges
 
 INBOX_EPOCH: Final = 0
@@ -120,3 +123,17 @@ class Claim:
             counts = self._counts.get(name, none)
             if claimed or released or counts is not none:
                 yield Settlement(*name, claimed, released, counts)
+
+
+def rows_by_epoch(messages: MessageBatch, rows: Sequence[int]) -> dict[Name, int]:
+    """How many of those rows came from each (source, epoch)."""
+    names = [(run.source_id, run.epoch) for run in messages.runs]
+    if len(set(names)) <= 1:
+        return {names[0]: len(rows)} if rows else {}
+    ends = list(itertools.accumulate(run.count for run in messages.runs))
+    places = Counter(messages.record[i] for i in rows)
+    found: dict[Name, int] = {}
+    for place, number in places.items():
+        name = names[bisect.bisect_right(ends, place)]
+        found[name] = found.get(name, 0) + number
+    return found

@@ -20,3 +20,5 @@ class InboxRow(msgspec.Struct, frozen=True):
     payload: bytes
     replay_seq: int | None
     """Its number in the inbox's own epoch of its source, once its device exists; None: it waits."""
+    time_error_ms: int | None = None
+    """By how much the event time may be off that was found by a clock anchor; None: it was not."""

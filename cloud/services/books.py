@@ -40,11 +40,13 @@ async def accept(tx: Transaction, runs: Sequence[Run]) -> int:
 async def reclassify(tx: Transaction, runs: Sequence[Run]) -> None:
     """These records have come: takes them out of the gaps that claim them. The caller holds the receiver's or the
     processor's lock of their epochs."""
-    lost = await tx.done(GAP, sorted({(run.source_id, run.epoch) for run in runs})) if runs else {}
-    back = [run for run in runs if _parts(lost.get((run.source_id, run.epoch), Ranges()), run)]
+    if not runs:
+        return
+    lost = (await tx.claim(GAP, _epochs(runs), held=False)).done
+    back = [run for run in runs if _parts(lost[run.source_id, run.epoch], run)]
     if not back:
         return
-    claim = await tx.claim(GAP, [Run(run.source_id, run.epoch, 0, 0) for run in back])
+    claim = await tx.claim(GAP, _epochs(back))
     for run in back:
         for part in claim.release(run):
             end = part.first_seq + part.count
@@ -53,7 +55,9 @@ async def reclassify(tx: Transaction, runs: Sequence[Run]) -> None:
                     left = without(gap, [(part.first_seq, end)])
                     await tx.remove_gaps(part.source_id, [gap])
                     await tx.add_gaps(part.source_id, left)
-                    claim.count(part.source_id, part.epoch, FATE_OF[gap.kind], sum(rest.records for rest in left) - gap.records)
+                    claim.count(
+                        part.source_id, part.epoch, FATE_OF[gap.kind], sum(rest.records for rest in left) - gap.records
+                    )
     await tx.settle(claim)
 
 
@@ -100,13 +104,15 @@ async def missing_of(tx: Transaction, source_id: int, spans: Sequence[Span]) -> 
 
 async def _known(tx: Transaction, runs: Sequence[Run]) -> dict[Name, Ranges]:
     """What the cloud has of the runs' epochs; locked. What only the processor knows of the runs is accepted."""
-    epochs = [Run(run.source_id, run.epoch, 0, 0) for run in runs]
-    received = (await tx.claim(RECEIVER, epochs)).done
-    processed = (await tx.claim(PROCESSOR, epochs)).done
-    await accept(
-        tx, [part for run in runs for part in _parts(processed[run.source_id, run.epoch], run)]
-    )
+    received = (await tx.claim(RECEIVER, _epochs(runs))).done
+    processed = (await tx.claim(PROCESSOR, _epochs(runs))).done
+    await accept(tx, [part for run in runs for part in _parts(processed[run.source_id, run.epoch], run)])
     return {name: Ranges((*ranges, *processed[name])) for name, ranges in received.items()}
+
+
+def _epochs(runs: Sequence[Run]) -> list[Run]:
+    """What claims none of their records: to lock or to look."""
+    return [Run(*name, 0, 0) for name in sorted({(run.source_id, run.epoch) for run in runs})]
 
 
 def _parts(ranges: Ranges, run: Run) -> list[Run]:
@@ -115,4 +121,3 @@ def _parts(ranges: Ranges, run: Run) -> list[Run]:
         Run(run.source_id, run.epoch, start, end - start)
         for start, end in ranges.held(run.first_seq, run.first_seq + run.count)
     ]
-

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from cloud.model.claim import Claim
+from cloud.model.claim import Claim, rows_by_epoch
 from cloud.model.route import next_topic
+from cloud.services import books
 from cloud.services.service import Output
 from cloud.services.store import Transaction
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, ROUTABLE, TRANSPONDER, WRITER
 from protocols.batch import RecordBatch
 from protocols.block import BlockHead, open_block, read_head
-from protocols.messages import Lane
+from protocols.messages import Anchor, ClockState, Lane
 from protocols.shipment import (
+    LATE,
     MessageBatch,
     Run,
+    concat,
     decode_shipment,
     encode_messages,
     encode_shipment,
@@ -27,9 +30,11 @@ from protocols.shipment import (
     restrict,
 )
 from sync.registry import Registry
-from sync.resolve import Resolver
+from sync.resolve import NO_ANCHORS, Resolver
 
 Block = tuple[Run, BlockHead, list[RecordBatch]]
+Anchors = Mapping[int, Mapping[int, Sequence[Anchor]]]
+"""By source, then by boot, those of a boot by rising `boot_ms`."""
 
 
 class Registries(Protocol):
@@ -61,9 +66,10 @@ class Processor:
             run = Run(source_id, head.epoch, head.first_seq, head.records)
             by_project.setdefault(projects[source_id], []).append((run, head, batches))
         resolved = {}
+        anchors = await _anchors(tx, blocks)
         for project_id, found in by_project.items():
             registry = await self._registries.registry(project_id)
-            resolved[project_id] = (_resolve(registry, found), registry.revision)
+            resolved[project_id] = (_resolve(registry, found, anchors), registry.revision)
         asked = [run for found in by_project.values() for run, _, _ in found]
         claimed = await tx.claim(self.name, asked, held=False)
         outputs = []
@@ -71,12 +77,15 @@ class Processor:
         for project_id, found in by_project.items():
             parts = claimed.runs[at : at + len(found)]
             at += len(found)
-            messages = await self._settle_unknown(tx, project_id, *resolved[project_id], found)
+            messages = await self._settle_unknown(tx, project_id, *resolved[project_id], found, anchors)
             if not claimed.complete:
                 messages = restrict(messages, parts)
+            if lane is Lane.BACKFILL:
+                messages = msgspec.structs.replace(messages, flags=[flags | LATE for flags in messages.flags])
             if messages.runs:
                 outputs += await _route(tx, project_id, messages, claimed)
         await tx.settle(claimed)
+        await books.reclassify(tx, claimed.parts)
         return outputs
 
     def split(self, data: bytes) -> list[bytes]:
@@ -92,6 +101,7 @@ class Processor:
                 projects = await self._projects_of(tx, {run.source_id})
                 claimed.count(run.source_id, run.epoch, "dead_records", lost)
                 await tx.settle(claimed)
+                await books.reclassify(tx, claimed.parts)
                 # Nothing of it will reach the writer: without this it would seem to be on its way there for ever.
                 await tx.settle(await tx.claim(TRANSPONDER, claimed.runs[0]))
                 await tx.add_dead_letter(
@@ -110,7 +120,13 @@ class Processor:
         return self._projects
 
     async def _settle_unknown(
-        self, tx: Transaction, project_id: str, messages: MessageBatch, revision: int, blocks: Sequence[Block]
+        self,
+        tx: Transaction,
+        project_id: str,
+        messages: MessageBatch,
+        revision: int,
+        blocks: Sequence[Block],
+        anchors: Anchors,
     ) -> MessageBatch:
         """Makes sure that who looks unknown is unknown by the newest registry there is: while it is held, no device is
         created until this transaction has written its messages to the inbox."""
@@ -119,22 +135,40 @@ class Processor:
         newest = await tx.newest_revision(project_id, held=True)
         if newest <= revision:
             return messages
-        return _resolve(await self._registries.refresh(project_id, newest), blocks)
+        return _resolve(await self._registries.refresh(project_id, newest), blocks, anchors)
 
 
-def _resolve(registry: Registry, blocks: Sequence[Block]) -> MessageBatch:
-    resolver = Resolver(registry)
-    for run, _, batches in blocks:
-        resolver.add(run, batches)
-    return resolver.finish()
+def _resolve(registry: Registry, blocks: Sequence[Block], anchors: Anchors) -> MessageBatch:
+    """`anchors` date the records of their own source only: what a gateway calls its boots is its own affair."""
+
+    def dated(block: Block) -> int:
+        source_id = block[0].source_id
+        return source_id if source_id in anchors else 0
+
+    parts = []
+    for source_id, mine in itertools.groupby(blocks, dated):
+        resolver = Resolver(registry, anchors.get(source_id, NO_ANCHORS))
+        for run, _, batches in mine:
+            resolver.add(run, batches)
+        parts.append(resolver.finish())
+    return concat(parts)
+
+
+async def _anchors(tx: Transaction, blocks: Sequence[tuple[int, BlockHead, list[RecordBatch]]]) -> Anchors:
+    """Of the boots whose clock was not synchronized."""
+    boots: dict[int, set[int]] = {}
+    for source_id, _, batches in blocks:
+        for batch in batches:
+            if batch.clock.state is not ClockState.SYNCHRONIZED:
+                boots.setdefault(source_id, set()).add(batch.clock.boot)
+    return {source_id: await tx.anchors(source_id, mine) for source_id, mine in boots.items()}
 
 
 async def _route(tx: Transaction, project_id: str, messages: MessageBatch, claimed: Claim) -> list[Output]:
     """Writes inbox and rejects, counts, and gives what goes on. The writer's batch names all runs, also those that gave
     it no row, so that its progress stays contiguous."""
-    places = record_places(messages.runs)
-    sources_of = [(run.source_id, run.epoch) for run, _ in places]
     writer, unknown, stopped = _split(messages)
+    places = record_places(messages.runs) if messages.rejects else []
     rejected = [(*places[reject.record], reject) for reject in messages.rejects]
     if unknown:
         await tx.add_unresolved(messages, unknown)
@@ -146,8 +180,8 @@ async def _route(tx: Transaction, project_id: str, messages: MessageBatch, claim
         claimed.count(run.source_id, run.epoch, "decoded_records", -1)
         claimed.count(run.source_id, run.epoch, "rejected_records", 1)
     for fate, rows in (("decoded", range(len(messages))), ("unresolved", unknown), ("stopped", stopped)):
-        for source, number in Counter(sources_of[messages.record[i]] for i in rows).items():
-            claimed.count(*source, fate, number)
+        for name, number in rows_by_epoch(messages, rows).items():
+            claimed.count(*name, fate, number)
     onward = messages if len(writer) == len(messages) else pick(messages, writer)
     return [Output(WRITER, encode_messages(msgspec.structs.replace(onward, rejects=[])))]
 

@@ -105,7 +105,7 @@ async def _number(tx: Transaction, limit: int) -> int:
 def _messages(registry: Registry, rows: Sequence[InboxRow]) -> tuple[MessageBatch, list[InboxRow], list[InboxRow]]:
     """Each row as one record of the inbox's epoch; and the rows whose device is gone again, and those that their route
     stops. Their numbers count as done, so that numbers stay contiguous."""
-    batch = MessageBatch([], [], b"", [], [], [], [], [], [], [], [], [], [])
+    batch = MessageBatch([], [], b"", [], [], [], [], [], [], [], [], [], [], [])
     gone: list[InboxRow] = []
     stopped: list[InboxRow] = []
     ids: list[bytes] = []
@@ -133,6 +133,7 @@ def _messages(registry: Registry, rows: Sequence[InboxRow]) -> tuple[MessageBatc
             batch.event_time.append(row.event_time)
             batch.data.append(row.data)
             batch.payloads.append(b"")
+            batch.time_error_ms.append(row.time_error_ms)
     return msgspec.structs.replace(batch, ids=b"".join(ids)), gone, stopped
 
 

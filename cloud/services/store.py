@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
-from cloud.model.claim import Claim, Name
+from cloud.model.claim import Claim
 from cloud.model.unresolved import InboxRow
 from protocols.messages import Anchor, Gap
 from protocols.shipment import MessageBatch, Reject, Run
-from sync.ranges import Ranges
 
 T = TypeVar("T")
 

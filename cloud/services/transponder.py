@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from cloud.model.claim import rows_by_epoch
 from cloud.services.service import Output
 from cloud.services.store import Transaction
 from cloud.topics import TRANSPONDER, WRITER
 from protocols.messages import Lane
-from protocols.shipment import Run, concat, decode_messages, encode_messages, record_places, restrict
+from protocols.shipment import Run, concat, decode_messages, encode_messages, restrict
 
 PARTITION_CHECK_MS: Final = 3_600_000
 """Partitions stand ready two weeks ahead; looking once an hour leaves every chance to make them in time."""
@@ -37,13 +37,10 @@ class Transponder:
             messages = restrict(messages, claimed.runs)
         stored = await tx.store(messages, range(len(messages)))
         await tx.update_current(messages, stored)
-        places = record_places(messages.runs)
-        sources = [(run.source_id, run.epoch) for run, _ in places]
-        arrived = Counter(sources[place] for place in messages.record)
-        kept = Counter(sources[messages.record[i]] for i in stored)
-        for source, number in arrived.items():
-            claimed.count(*source, "stored", kept[source])
-            claimed.count(*source, "repeated", number - kept[source])
+        kept = rows_by_epoch(messages, stored)
+        for name, number in rows_by_epoch(messages, range(len(messages))).items():
+            claimed.count(*name, "stored", kept.get(name, 0))
+            claimed.count(*name, "repeated", number - kept.get(name, 0))
         await tx.settle(claimed)
         return []
 
@@ -63,10 +60,8 @@ class Transponder:
         messages = decode_messages(data)
         claimed = await tx.claim(self.name, messages.runs)
         messages = restrict(messages, claimed.runs)
-        places = record_places(messages.runs)
-        for place in messages.record:
-            run, _ = places[place]
-            claimed.count(run.source_id, run.epoch, "dead", 1)
+        for name, number in rows_by_epoch(messages, range(len(messages))).items():
+            claimed.count(*name, "dead", number)
         await tx.settle(claimed)
         if len(messages):
             await tx.add_dead_letter(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cloud.db import accounting
-from cloud.db.accounting import SourceAccount
 from cloud.db.database import Database
 from cloud.db.postgres_store import PostgresStore
+from cloud.model.accounting import SourceAccount
 from cloud.model.claim import INBOX_EPOCH
 from cloud.services.store import Transaction
 from protocols.shipment import Run

@@ -229,6 +229,9 @@ async def test_the_accounting_closes(admin: httpx.AsyncClient, pipeline: Pipelin
         "stopped": 0,
         "dead": 0,
         "in_pipeline": 0,
+        "evicted": 0,
+        "damaged": 0,
+        "tails": 0,
     }
     by_kind = {source["kind"]: source for source in held["sources"]}
     assert (by_kind["rest"]["accepted"], by_kind["inbox"]["accepted"]) == (5, 0)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cloud.db import accounting, current, history, inbox, rejects
-from cloud.db.accounting import SourceAccount
 from cloud.db.database import Database
 from cloud.db.postgres_store import PostgresStore
+from cloud.model.accounting import SourceAccount
 from cloud.model.claim import INBOX_EPOCH
 from cloud.registry_feed import RegistryFeed
 from cloud.services.processor import Processor

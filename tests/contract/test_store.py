@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from cloud.db.database import Database
 from cloud.model.claim import Claim
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
+from protocols.messages import Anchor, Gap, GapKind
 from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
 from tests.contract.stores import ALIAS_KEY, NETWORK, DeadLetter, PostgresPremises, Premises
 
@@ -101,6 +103,7 @@ def batch(source_id: int, targets: Sequence[Target], rows: Sequence[tuple[int, i
         [data for _, _, data in rows],
         [b"raw " + data for _, _, data in rows],
         [],
+        [],
     )
 
 
@@ -120,6 +123,8 @@ async def test_what_fails_leaves_nothing(premises: Premises) -> None:
         await tx.add_unresolved(made, [1])
         await tx.add_rejects("p", [(made.runs[0], 0, Reject(0, "c", "d", NETWORK, ALIAS_KEY, "a", "t", NOW, b"?"))])
         await tx.add_dead_letter(project_id="p", hop="h", topic="t", runs=made.runs, detail="d", data=b"?")
+        await tx.keep_anchors(source, [Anchor(7, 1000, NOW, 20, "kernel")])
+        await tx.add_gaps(source, [Gap(EPOCH, 10, 20, GapKind.EVICTED, 0, 0, NOW)])
         raise FailedError
 
     with pytest.raises(FailedError):
@@ -130,6 +135,8 @@ async def test_what_fails_leaves_nothing(premises: Premises) -> None:
     assert await premises.rejects("p") == []
     assert await premises.dead_letters("p") == []
     assert await premises.fates("h", source, EPOCH) == {}
+    assert await premises.store.run(lambda tx: tx.anchors(source, {7})) == {}
+    assert await premises.store.run(lambda tx: tx.gaps(source, EPOCH, 0, 100)) == []
     claim = await premises.store.run(take("h", Run(source, EPOCH, 0, 5)))
     assert claim.complete
 
@@ -169,6 +176,56 @@ async def test_a_transaction_sees_what_it_has_settled(premises: Premises) -> Non
     claim = await premises.store.run(work)
     assert claim.parts == [Run(source, EPOCH, 5, 2), Run(source, EPOCH, 8, 1)]
     assert claim.done[source, EPOCH].end == 8
+
+
+async def test_what_is_released_can_be_claimed_again(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    await premises.store.run(take("h", Run(source, EPOCH, 0, 10), Run(source, EPOCH, 20, 10), evicted=20))
+
+    async def give_back(tx: Transaction) -> list[list[Run]]:
+        claim = await tx.claim("h", [Run(source, EPOCH, 0, 0)])
+        parts = [claim.release(run) for run in (Run(source, EPOCH, 5, 18), Run(source, EPOCH, 7, 20))]
+        claim.count(source, EPOCH, "evicted", -sum(part.count for part in itertools.chain(*parts)))
+        await tx.settle(claim)
+        return parts
+
+    parts = await premises.store.run(give_back)
+    assert parts == [[Run(source, EPOCH, 5, 5), Run(source, EPOCH, 20, 3)], [Run(source, EPOCH, 23, 4)]]
+    assert await premises.fates("h", source, EPOCH) == {"evicted": 8}
+    again = await premises.store.run(take("h", Run(source, EPOCH, 0, 30)))
+    assert again.parts == [Run(source, EPOCH, 5, 22)]
+
+
+async def test_anchors_are_kept_once_and_for_good(premises: Premises) -> None:
+    p, q = await premises.add_project("p"), await premises.add_project("q")
+    first, second = Anchor(7, 1000, NOW, 20, "kernel"), Anchor(7, 90_000, NOW + 89_001, 5, "cloud")
+    await premises.store.run(lambda tx: tx.keep_anchors(p, [second, first, Anchor(8, 5, NOW, 1, "cloud")]))
+    await premises.store.run(lambda tx: tx.keep_anchors(p, [Anchor(7, 1000, NOW + 5, 1, "cloud"), second]))
+    await premises.store.run(lambda tx: tx.keep_anchors(q, [Anchor(7, 3, NOW, 2, "cloud")]))
+    found = await premises.store.run(lambda tx: tx.anchors(p, {7, 9}))
+    assert found == {7: [first, second]}
+
+
+async def test_gaps_are_found_by_their_records(premises: Premises) -> None:
+    p, q = await premises.add_project("p"), await premises.add_project("q")
+    evicted = Gap(EPOCH, 10, 20, GapKind.EVICTED, NOW - 9, NOW - 5, NOW)
+    tail = Gap(EPOCH, 30, 30, GapKind.TAIL, 0, 0, NOW, 512)
+    damaged = Gap(EPOCH, 30, 31, GapKind.DAMAGED, NOW - 4, NOW - 3, NOW)
+    await premises.store.run(lambda tx: tx.add_gaps(p, [damaged, tail, evicted]))
+    await premises.store.run(lambda tx: tx.add_gaps(q, [evicted]))
+
+    async def found(first_seq: int, end_seq: int, epoch: int = EPOCH) -> list[Gap]:
+        return await premises.store.run(lambda tx: tx.gaps(p, epoch, first_seq, end_seq))
+
+    assert await found(0, 100) == [evicted, tail, damaged]
+    assert await found(0, 100, EPOCH + 1) == []
+    assert await found(0, 10) == await found(20, 29) == []
+    assert await found(19, 21) == [evicted]
+    assert await found(21, 30) == await found(30, 30) == [tail]
+    assert await found(30, 31) == [tail, damaged]
+    await premises.store.run(lambda tx: tx.remove_gaps(p, [tail, evicted]))
+    assert await found(0, 100) == [damaged]
+    assert await premises.store.run(lambda tx: tx.gaps(q, EPOCH, 0, 100)) == [evicted], "of another source"
 
 
 @pytest.mark.parametrize("commits", [True, False])
@@ -291,11 +348,13 @@ async def test_a_held_revision_stays_the_newest(premises: Premises) -> None:
 async def test_the_inbox_keeps_what_came(premises: Premises) -> None:
     source = await premises.add_project("p")
     made = batch(source, [target(0, "x")], [(0, NOW - 5, b'{"t":1}'), (0, NOW, b'{"t":2}')])
+    made.time_error_ms.extend([None, 17])
     await premises.store.run(lambda tx: tx.add_unresolved(made, [1]))
     (row,) = await premises.inbox("p")
     assert (row.source_id, row.network_id, row.alias_key, row.alias) == (source, NETWORK, ALIAS_KEY, "x")
     assert (row.id, row.time, row.received_time, row.event_time) == (record_message_id(EPOCH, 1), None, NOW, NOW)
     assert (row.flags, row.data, row.payload, row.replay_seq) == (0, b'{"t":2}', b'raw {"t":2}', None)
+    assert row.time_error_ms == 17
 
 
 async def test_messages_are_replayable_once_their_device_exists(premises: Premises) -> None:
@@ -345,11 +404,13 @@ async def test_history_has_one_row_a_message_as_it_was(premises: Premises) -> No
     made = batch(source, [target(device, "a")], [(0, NOW + 1, b'{"t": 1}'), (0, NOW - 1, b'{"t": 2}'), (0, NOW, b"{}")])
     made.time[0] = 5
     made.flags[0] = 2
+    made.time_error_ms.extend([None, 17, None])
     await premises.store.run(lambda tx: tx.ensure_partitions(NOW))
     assert await premises.store.run(lambda tx: tx.store(made, [0, 1])) == [0, 1]
     older, newer = await premises.history("p", device)
     assert (older.event_time, older.id, older.time) == (NOW - 1, record_message_id(EPOCH, 1), None)
     assert (newer.event_time, newer.received_time, newer.time, newer.flags) == (NOW + 1, NOW, 5, 2)
+    assert (older.time_error_ms, newer.time_error_ms) == (17, None)
     assert newer.data.replace(b" ", b"") == b'{"t":1}'
 
 
