@@ -42,9 +42,9 @@ class Transaction(Protocol):
         ...
 
     async def settle(self, claim: Claim) -> None:
-        """What was claimed is done from now on, what was released is not, and the fates counted with it are added to the
-        hop's. Once a claim, as late as can be where it was not held; or never: then it only locked or looked. Raises
-        OvertakenError, which is `run`'s to deal with."""
+        """What was claimed is done from now on, what was released is not, and the fates counted with it are added to
+        the hop's. Once a claim, as late as can be where it was not held; or never: then it only locked or looked.
+        Raises OvertakenError, which is `run`'s to deal with."""
         ...
 
     # Sources and registry

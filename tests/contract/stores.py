@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
+import pytest
 
 from cloud.db import current, history, inbox, rejects, sources
 from cloud.db.current import CurrentRow
@@ -12,10 +15,12 @@ from cloud.db.database import Database
 from cloud.db.history import HistoryRow
 from cloud.db.postgres_store import PostgresStore
 from cloud.db.rejects import RejectRow
-from cloud.model.claim import FATES
+from cloud.model.claim import FATES, Claim
 from cloud.model.unresolved import InboxRow
-from cloud.services.store import Store
+from cloud.services.store import Store, Transaction
+from protocols.shipment import Run
 
+DEADLINE_S = 20.0
 NETWORK = "n"
 ALIAS_KEY = "serial"
 
@@ -151,3 +156,56 @@ class PostgresPremises:
                 "SELECT hop, topic, detail, data FROM dead_letter WHERE project_id = $1 ORDER BY seq", project_id
             )
         return [DeadLetter(**dict(row)) for row in found]
+
+
+class FailedError(Exception):
+    """What the work of a transaction raises here."""
+
+
+class Held:
+    """A transaction that has done its part and stays open until it is told how to end."""
+
+    def __init__(self, premises: Premises, work: Callable[[Transaction], Awaitable[object]]) -> None:
+        self._worked = asyncio.Event()
+        self._end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.ensure_future(premises.store.run(lambda tx: self._run(tx, work)))
+
+    async def _run(self, tx: Transaction, work: Callable[[Transaction], Awaitable[object]]) -> None:
+        await work(tx)
+        self._worked.set()
+        error = await self._end
+        if error is not None:
+            raise error
+
+    async def worked(self) -> Held:
+        async with asyncio.timeout(DEADLINE_S):
+            await self._worked.wait()
+        return self
+
+    async def commit(self) -> None:
+        self._end.set_result(None)
+        await self._task
+
+    async def fail(self) -> None:
+        self._end.set_result(FailedError())
+        with pytest.raises(FailedError):
+            await self._task
+
+
+async def waits(task: asyncio.Future[object]) -> bool:
+    """Whether it is still not done when others have had their turn: another statement, there and back."""
+    done, _ = await asyncio.wait((task,), timeout=0.2)
+    return not done
+
+
+def take(hop: str, *runs: Run, **fates: int) -> Callable[[Transaction], Awaitable[Claim]]:
+    """Work: claims the runs and settles them, with these fates on the first one's source."""
+
+    async def work(tx: Transaction) -> Claim:
+        claim = await tx.claim(hop, runs)
+        for fate, number in fates.items():
+            claim.count(runs[0].source_id, runs[0].epoch, fate, number)
+        await tx.settle(claim)
+        return claim
+
+    return work

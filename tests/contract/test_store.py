@@ -4,87 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
-from cloud.db.database import Database
 from cloud.model.claim import Claim
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
 from protocols.messages import Anchor, Gap, GapKind
 from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
-from tests.contract.stores import ALIAS_KEY, NETWORK, DeadLetter, PostgresPremises, Premises
+from tests.contract.stores import (
+    ALIAS_KEY,
+    DEADLINE_S,
+    NETWORK,
+    DeadLetter,
+    FailedError,
+    Held,
+    Premises,
+    take,
+    waits,
+)
 
-pytest_plugins = ("tests.contract.postgres",)
+pytest_plugins = ("tests.contract.postgres", "tests.contract.store_fixtures")
 
 NOW = 1_770_000_000_000
 EPOCH = 4711
-DEADLINE_S = 20.0
-
-
-@pytest.fixture
-def postgres_premises(database: Database) -> Premises:
-    return PostgresPremises(database)
-
-
-@pytest.fixture(params=["postgres"])
-def premises(request: pytest.FixtureRequest) -> Premises:
-    made: Premises = request.getfixturevalue(f"{request.param}_premises")
-    return made
-
-
-class FailedError(Exception):
-    """What the work of a transaction raises here."""
-
-
-class Held:
-    """A transaction that has done its part and stays open until it is told how to end."""
-
-    def __init__(self, premises: Premises, work: Callable[[Transaction], Awaitable[object]]) -> None:
-        self._worked = asyncio.Event()
-        self._end: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.ensure_future(premises.store.run(lambda tx: self._run(tx, work)))
-
-    async def _run(self, tx: Transaction, work: Callable[[Transaction], Awaitable[object]]) -> None:
-        await work(tx)
-        self._worked.set()
-        error = await self._end
-        if error is not None:
-            raise error
-
-    async def worked(self) -> Held:
-        async with asyncio.timeout(DEADLINE_S):
-            await self._worked.wait()
-        return self
-
-    async def commit(self) -> None:
-        self._end.set_result(None)
-        await self._task
-
-    async def fail(self) -> None:
-        self._end.set_result(FailedError())
-        with pytest.raises(FailedError):
-            await self._task
-
-
-async def waits(task: asyncio.Future[object]) -> bool:
-    """Whether it is still not done when others have had their turn: another statement, there and back."""
-    done, _ = await asyncio.wait((task,), timeout=0.2)
-    return not done
-
-
-def take(hop: str, *runs: Run, **fates: int) -> Callable[[Transaction], Awaitable[Claim]]:
-    """Work: claims the runs and settles them, with these fates on the first one's source."""
-
-    async def work(tx: Transaction) -> Claim:
-        claim = await tx.claim(hop, runs)
-        for fate, number in fates.items():
-            claim.count(runs[0].source_id, runs[0].epoch, fate, number)
-        await tx.settle(claim)
-        return claim
-
-    return work
 
 
 def batch(source_id: int, targets: Sequence[Target], rows: Sequence[tuple[int, int, bytes]]) -> MessageBatch:
