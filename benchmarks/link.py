@@ -15,7 +15,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -34,7 +34,7 @@ from protocols.messages import Clock, ClockState, Command, Lane, Origin, Priorit
 from sync.link.asgi import LinkApp
 from sync.link.client import LinkClient
 from sync.link.frames import CommandProgress, Hello
-from sync.link.ports import Parcel
+from sync.link.ports import Parcel, Room
 from sync.link.regroup import FEATURE
 from sync.link.server import GatewaySession, unix_ms
 from sync.link.tokens import Claims, public_bytes, public_key, sign, verify
@@ -110,19 +110,21 @@ class _Circle:
     def __init__(self, made: list[bytes]) -> None:
         self._made = made
         self._at = 0
-        self._limit: asyncio.Event = asyncio.Event()
         self.records = 0
         self.finished = False
 
-    async def next(self, blocks_max: int, bytes_max: int) -> Parcel:
-        if self.finished:
-            await self._limit.wait()
+    def begin(self, wake: Callable[[], None]) -> None:
+        self._at = 0
+
+    def take(self, room: Room) -> Parcel | None:
+        if self.finished or not room.backfill_bytes_max:
+            return None
         taken: list[bytes] = []
         size = 0
-        while len(taken) < blocks_max:
+        while len(taken) < room.blocks_max:
             block = self._made[self._at]
             size += len(block)
-            if taken and size > bytes_max:
+            if taken and size > room.backfill_bytes_max:
                 break
             taken.append(block)
             self._at = (self._at + 1) % len(self._made)
@@ -133,8 +135,11 @@ class _Circle:
     def accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
         self.records += end_seq - first_seq
 
-    def rewind(self) -> None:
+    def give_back(self) -> None:
         self._at = 0
+
+    async def end(self) -> None:
+        pass
 
 
 class _Downlink:

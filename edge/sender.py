@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
+from edge.ahead import ReadAhead
 from protocols.block import read_head
 from protocols.messages import Lane
-from sync.link.ports import Parcel
-from tidegate.logs import get_logger
+from sync.link.ports import Parcel, Room
 
 LIVE_MS: Final = 5_000
 """A block whose newest record is older than this waited for the link: it is backfill."""
 
-READ_AGAIN_S: Final = 1.0
-"""After the disk failed to read: it may only be busy or being mounted, and a failing one needs no hurry."""
-
 RATE_OVER_S: Final = 15.0
 """The rate that the drain estimate goes by is a mean over about this time, newer seconds counting more."""
-
-logger = get_logger("sender")
 
 
 class BlockReader(Protocol):
@@ -68,6 +62,7 @@ class Sender:
         self._reader = reader
         self._accept = accept
         self._wall_ms = wall_ms
+        self._ahead: ReadAhead | None = None
         self._rate = _Rate(monotonic_s)
         self._blocks = 0
         self._bytes = 0
@@ -75,8 +70,16 @@ class Sender:
         self._accepted = 0
         self._resent = 0
 
-    async def next(self, blocks_max: int, bytes_max: int) -> Parcel:
-        blocks = await self._read(blocks_max, bytes_max)
+    def begin(self, wake: Callable[[], None]) -> None:
+        self.give_back()
+        self._ahead = ReadAhead(self._reader.next, wake)
+
+    def take(self, room: Room) -> Parcel | None:
+        if self._ahead is None:
+            return None
+        blocks = self._ahead.take(room.blocks_max, room.bytes_max)
+        if not blocks:
+            return None
         newest_ms = 0
         for block in blocks:
             head = read_head(block)
@@ -86,22 +89,21 @@ class Sender:
         self._bytes += sum(map(len, blocks))
         return Parcel(Lane.BACKFILL if newest_ms < self._wall_ms() - LIVE_MS else Lane.LIVE, blocks)
 
-    async def _read(self, blocks_max: int, bytes_max: int) -> list[bytes]:
-        while True:
-            try:
-                return await self._reader.next(blocks_max, bytes_max)
-            except OSError as error:
-                logger.warning("log cannot be read now", reason=str(error))
-                await asyncio.sleep(READ_AGAIN_S)
-
     def accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
         self._accepted += end_seq - first_seq
         self._rate.add(end_seq - first_seq)
         self._accept(epoch, first_seq, end_seq)
 
-    def rewind(self) -> None:
+    def give_back(self) -> None:
         self._resent = self._sent - self._accepted
         self._reader.rewind()
+        if self._ahead is not None:
+            self._ahead.clear()
+
+    async def end(self) -> None:
+        if self._ahead is not None:
+            await self._ahead.close()
+            self._ahead = None
 
     def figures(self) -> SenderFigures:
         return SenderFigures(self._blocks, self._bytes, self._sent, self._accepted, self._resent, self._rate.per_s())

@@ -19,7 +19,8 @@ from protocols.messages import Command, Lane
 from sync.bus.contract import BusError
 from sync.link.asgi import LinkApp, RejectedError
 from sync.link.frames import CommandProgress
-from sync.link.server import GatewaySession, NotTakenError
+from sync.link.ports import NotTakenError
+from sync.link.server import GatewaySession
 from sync.link.tokens import Claims, TokenError, WrongKeyError, claimed, public_key, verify
 from sync.registry import RegistryChange
 from tidegate.logs import get_logger

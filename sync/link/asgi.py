@@ -91,6 +91,7 @@ class AsgiTransport:
         self._receive = receive
         self._send = send
         self._closed = False
+        self.sent_bytes = 0
 
     async def receive(self) -> bytes:
         message = await self._receive()
@@ -106,6 +107,7 @@ class AsgiTransport:
         except OSError as error:  # what ASGI servers raise on a connection that is gone (spec 2.4)
             self._closed = True
             raise TransportClosedError(str(error)) from None
+        self.sent_bytes += len(data)
 
     async def close(self, code: int, reason: str) -> None:
         if self._closed:

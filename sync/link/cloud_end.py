@@ -12,21 +12,40 @@ from protocols.errors import WireError
 from protocols.messages import Command
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
+    FEATURE_BOOKS,
     Accepted,
+    Anchors,
+    AnchorsKept,
     Blocks,
     CommandDown,
     CommandProgress,
+    Credit,
+    Gaps,
+    GapsKept,
     Hello,
+    Holdings,
     Probe,
     ProbeAnswer,
     Refused,
     RegistryAsk,
     RegistryPart,
+    Resend,
     Span,
+    Standing,
     Welcome,
 )
-from sync.link.limits import FRAME_BLOCKS_MAX, REGISTRY_BYTES_MAX, REGISTRY_PART_BYTES, REQUESTS_MAX, Deadlines
-from sync.link.protocol import CHECKSUM, CloudEvent, End, Shipped, clip
+from sync.link.limits import (
+    ANCHORS_MAX,
+    FRAME_BLOCKS_MAX,
+    GAPS_MAX,
+    REGISTRY_BYTES_MAX,
+    REGISTRY_PART_BYTES,
+    REQUESTS_MAX,
+    SAMPLES_MAX,
+    SPANS_MAX,
+    Deadlines,
+)
+from sync.link.protocol import CHECKSUM, CloudEvent, End, Shipped, Told, clip
 from sync.link.regroup import FEATURE, ungroup
 from sync.registry import RegistryChange
 
@@ -34,27 +53,63 @@ _compressor: Final = zstandard.ZstdCompressor(level=3)
 
 
 class CloudEnd(End):
-    """The cloud's end. Answer Hello by `greet`, each Shipped by `accept` and `refuse`, all of its blocks once."""
+    """The cloud's end. Answer Hello by `greet`, each Shipped by `accept` and `refuse`, all of its blocks once; Anchors
+    and Gaps by `keep`."""
 
     def __init__(self, *, now_s: float, deadlines: Deadlines) -> None:
-        super().__init__(deadlines)
+        super().__init__(deadlines, now_s)
         self.hello: Hello | None = None
         self.in_flight_bytes = 0
         self.frames_damaged = 0
         """BLOCKS frames that could not be unpacked, and were refused whole."""
-        self._credit_bytes = 0
+        self.books = False
+        """Both ends have the feature."""
+        self._credit = Credit(0)
         self._allowed_bytes = 0  # the most that was ever granted: a gateway may still be using it
         self._requests: dict[int, int] = {}  # bytes of each, unanswered
         self._last_request = -1
+        self._told: dict[type[Anchors | Gaps], int] = {}  # requests without an answer: one of each kind
         self._heard_s = now_s
 
-    def greet(self, project_id: str, gateway_id: str, credit_bytes: int, server_time_ms: int) -> None:
+    def greet(
+        self, project_id: str, gateway_id: str, credit: Credit, server_time_ms: int, *, books: bool = False
+    ) -> None:
+        """`books`: whether this cloud keeps them."""
         assert self.hello is not None, "the gateway says HELLO first"
-        self._credit_bytes = self._allowed_bytes = credit_bytes
-        features = (FEATURE,) if FEATURE in self.hello.features else ()
+        self._grant(credit)
+        self.books = books and FEATURE_BOOKS in self.hello.features
+        ours = (FEATURE, FEATURE_BOOKS) if books else (FEATURE,)
         self.put(
-            Welcome(project_id, gateway_id, credit_bytes, server_time_ms, FRAME_BLOCKS_MAX, REQUESTS_MAX, features)
+            Welcome(
+                project_id,
+                gateway_id,
+                credit.credit_bytes,
+                server_time_ms,
+                FRAME_BLOCKS_MAX,
+                REQUESTS_MAX,
+                tuple(feature for feature in ours if feature in self.hello.features),
+                credit.backfill_bytes,
+            )
         )
+
+    def credit(self, credit: Credit) -> None:
+        """It is another from now on."""
+        self._grant(credit)
+        if self.books:  # others learn it by the next answer
+            self.put(credit)
+
+    def keep(self, told: Anchors | Gaps, has: Sequence[Span] = ()) -> None:
+        """They are durable; `has`: records of the gaps that are here."""
+        del self._told[type(told)]
+        if isinstance(told, Anchors):
+            self.put(AnchorsKept(told.request))
+        else:
+            self.put(GapsKept(told.request, tuple(has)))
+
+    def resend(self, spans: Sequence[Span]) -> None:
+        """Records of the gateway's holdings that are not here."""
+        for at in range(0, len(spans), SPANS_MAX):
+            self.put(Resend(tuple(spans[at : at + SPANS_MAX])))
 
     def accept(self, request: int, spans: Sequence[Span], size_bytes: int) -> None:
         """Answers for blocks of `size_bytes` together. `spans` that follow each other become one."""
@@ -66,7 +121,7 @@ class CloudEnd(End):
                 merged[-1] = Span(span.epoch, last.first, span.end)
             else:
                 merged.append(span)
-        self.put(Accepted(request, tuple(merged), self._credit_bytes))
+        self.put(Accepted(request, tuple(merged), self._credit.credit_bytes, self._credit.backfill_bytes))
 
     def refuse(self, request: int, place: int, size_bytes: int, code: str, text: str) -> None:
         """Answers for the block at `place`; -1: for all of the request."""
@@ -100,8 +155,14 @@ class CloudEnd(End):
                 return self._blocks(frame)
             case RegistryAsk() | CommandProgress():
                 return [frame]
+            case Anchors() | Gaps() | Standing() | Holdings() if self.books:
+                _check_told(frame)
+                if isinstance(frame, Anchors | Gaps):
+                    self._open(frame)
+                return [frame]
             case Probe():
-                self.put(ProbeAnswer(frame.number, wall_ms, self._credit_bytes))
+                credit = self._credit
+                self.put(ProbeAnswer(frame.number, wall_ms, credit.credit_bytes, credit.backfill_bytes))
                 return []
             case ProbeAnswer():
                 return []
@@ -113,6 +174,15 @@ class CloudEnd(End):
         if now_s >= self._heard_s + limit_s:
             raise LateError("idle", f"nothing heard for {limit_s:g} s")
         return self._heard_s + limit_s
+
+    def _grant(self, credit: Credit) -> None:
+        self._credit = credit
+        self._allowed_bytes = max(self._allowed_bytes, credit.credit_bytes)
+
+    def _open(self, told: Anchors | Gaps) -> None:
+        if type(told) in self._told:
+            raise ViolationError("request", f"{type(told).__name__} before the last ones were answered")
+        self._told[type(told)] = told.request
 
     def _blocks(self, frame: Blocks) -> list[CloudEvent]:
         if frame.request <= self._last_request:
@@ -149,3 +219,19 @@ class CloudEnd(End):
             self._requests[request] = left
         else:
             del self._requests[request]
+
+
+def _check_told(told: Told) -> None:
+    match told:
+        case Anchors():
+            counts = [(len(told.anchors), ANCHORS_MAX)]
+        case Gaps():
+            counts = [(len(told.gaps), GAPS_MAX)]
+        case Holdings():
+            counts = [(len(told.spans), SPANS_MAX)]
+        case Standing():
+            lists = (told.ends, told.pending, told.in_flight, told.refused)
+            counts = [*((len(one), SPANS_MAX) for one in lists), (len(told.refused_samples), SAMPLES_MAX)]
+    for count, count_max in counts:
+        if count > count_max:
+            raise ViolationError("limit", f"{type(told).__name__} with {count:,} entries; allowed are {count_max:,}")

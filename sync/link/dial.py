@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
+import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -26,6 +28,13 @@ PING_EVERY_S: Final = 60.0
 
 QUEUE_FRAMES_MAX: Final = 4
 """Frames that websockets reads ahead: the largest have 4 MiB, and a gateway has little memory."""
+
+UNSENT_BYTES: Final = 16 * 1024
+"""Pieces that a frame is sent in, and how much may wait in buffers of websockets and of the kernel before the next one
+is given: so that it is seen to get on, answers to pings come in between, and what is live waits for no full buffer."""
+
+TCP_NOTSENT_LOWAT: Final = 25
+"""tcp(7) of Linux; Python's socket has no name for it."""
 
 CLOCK_UNSET_BEFORE_MS: Final = 1_577_836_800_000
 """2020-01-01: a machine whose wall clock says less has just booted without a clock that it could trust."""
@@ -65,6 +74,7 @@ class WebSocketDial:
                 close_timeout=self._deadlines.farewell_s,
                 ping_interval=PING_EVERY_S,
                 ping_timeout=PING_EVERY_S,
+                write_limit=UNSENT_BYTES,
                 proxy=None if is_loopback(self._url) else True,
                 **extra,
             )
@@ -78,6 +88,10 @@ class WebSocketTransport:
 
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
+        self.sent_bytes = 0
+        sock = websocket.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # other systems do without
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def receive(self) -> bytes:
         try:
@@ -87,9 +101,20 @@ class WebSocketTransport:
 
     async def send(self, data: bytes) -> None:
         try:
-            await self._websocket.send(data)
+            if len(data) <= UNSENT_BYTES:
+                await self._websocket.send(data)
+                self.sent_bytes += len(data)
+            else:
+                await self._websocket.send(self._pieces(data))
         except ConnectionClosed as closed:
             raise TransportClosedError(str(closed)) from None
+
+    async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
+        """The fragments of a message (RFC 6455, 5.4)."""
+        for at in range(0, len(data), UNSENT_BYTES):
+            piece = data[at : at + UNSENT_BYTES]
+            yield piece
+            self.sent_bytes += len(piece)
 
     async def close(self, code: int, reason: str) -> None:
         await self._websocket.close(code, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,97 +11,129 @@ import zstandard
 
 from protocols.block import read_head
 from protocols.errors import UNREADABLE
-from protocols.messages import Lane
+from protocols.messages import Anchor, Gap, Lane
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
+    FEATURE_BOOKS,
     Accepted,
+    Anchors,
+    AnchorsKept,
     Blocks,
     CommandDown,
     CommandProgress,
+    Credit,
+    Gaps,
+    GapsKept,
     Hello,
+    Holdings,
     Probe,
     ProbeAnswer,
     Refused,
     RegistryAsk,
     RegistryPart,
+    Resend,
     Span,
+    Standing,
     Welcome,
 )
 from sync.link.limits import (
     CREDIT_BYTES,
-    CREDIT_BYTES_MIN,
-    FRAME_BLOCKS_MAX,
+    FRAME_BLOCK_BYTES,
     REGISTRY_BYTES_MAX,
     REGISTRY_PART_BYTES,
-    WINDOW_BYTES_MIN,
     WINDOW_BYTES_START,
     Deadlines,
 )
-from sync.link.protocol import CHECKSUM, BlockRefused, End, GatewayEvent, clip
+from sync.link.ports import Room
+from sync.link.protocol import CHECKSUM, Awaited, BlockRefused, End, GatewayEvent, Kept, clip
 from sync.link.regroup import FEATURE, regroup
+from sync.link.window import NO_ROOM, Window
 from sync.registry import RegistryChange
 
 _decompressor: Final = zstandard.ZstdDecompressor()
 _change_decoder: Final = msgspec.msgpack.Decoder(RegistryChange)
 
 
-class _Request:
+class _Request(Awaited):
     """A BLOCKS frame without all of its answers."""
 
-    __slots__ = ("open", "regrouped", "sent_s", "sizes", "spans")
+    __slots__ = ("lane", "open", "regrouped", "sizes", "spans")
 
-    def __init__(self, spans: list[Span], sizes: list[int], regrouped: bool, sent_s: float) -> None:
+    def __init__(self, lane: Lane, spans: list[Span], sizes: list[int], regrouped: bool, sent_s: float) -> None:
+        super().__init__(sent_s)
+        self.lane = lane
         self.spans = spans
         self.sizes = sizes
         self.regrouped = regrouped
-        self.sent_s = sent_s
         self.open = {(span.epoch, span.first): place for place, span in enumerate(spans)}
+
+
+class _Telling(Awaited):
+    """An ANCHORS or GAPS frame."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, told: Anchors | Gaps, sent_s: float) -> None:
+        super().__init__(sent_s)
+        self.told = told
+
+
+class _Probing(Awaited):
+    __slots__ = ("number",)
+
+    def __init__(self, number: int, sent_s: float) -> None:
+        super().__init__(sent_s)
+        self.number = number
 
 
 class GatewayEnd(End):
     """The gateway's end. It says HELLO by itself; blocks may be shipped once `welcome` is there and they fit."""
 
     def __init__(
-        self, hello: Hello, *, now_s: float, deadlines: Deadlines, window_bytes_max: int = CREDIT_BYTES
+        self,
+        hello: Hello,
+        *,
+        now_s: float,
+        deadlines: Deadlines,
+        window_bytes: int = WINDOW_BYTES_START,
+        window_bytes_max: int = CREDIT_BYTES,
+        frame_bytes_max: int = FRAME_BLOCK_BYTES,
     ) -> None:
-        super().__init__(deadlines)
+        """`window_bytes`: to begin with."""
+        super().__init__(deadlines, now_s)
         self.welcome: Welcome | None = None
-        self.credit_bytes = 0
-        self.window_bytes = min(WINDOW_BYTES_START, window_bytes_max)
-        self.in_flight_bytes = 0
+        self.books = False
+        """Both ends have the feature."""
+        self.window = Window(
+            window_bytes,
+            now_s=now_s,
+            bytes_max=window_bytes_max,
+            frame_bytes_max=frame_bytes_max,
+            slow_s=deadlines.slow_s,
+        )
         self.round_trip_s: float | None = None
         self.cloud_ahead_ms: int | None = None
         """The cloud's wall clock minus this machine's."""
-        self._window_bytes_max = max(window_bytes_max, WINDOW_BYTES_MIN)
         self._features = hello.features
         self._regroups = False
         self._requests: dict[int, _Request] = {}  # in the order they were sent, so that the first is the latest due
         self._next_request = 0
-        self._filled_by = -1
-        """The last request that took more than half of the window: only who uses a window earns a wider one."""
-        self._slowed_s = now_s
+        self._tellings: dict[int, _Telling] = {}
+        self._next_telling = 0
         self._started_s = now_s
         self._parts: list[bytes] = []
         self._probes = 0
-        self._probe: Probe | None = None
+        self._probe: _Probing | None = None
         self._probed_s = now_s
         self.put(hello)
 
-    @property
-    def room_bytes(self) -> int:
-        """Bytes of blocks that may be shipped now."""
-        if self.welcome is None or len(self._requests) >= self.welcome.requests_max:
-            return 0
-        return max(0, min(self.credit_bytes, self.window_bytes) - self.in_flight_bytes)
+    def room(self) -> Room:
+        """What may be shipped now."""
+        return NO_ROOM if self.welcome is None else self.window.room()
 
-    @property
-    def frame_blocks_max(self) -> int:
-        return FRAME_BLOCKS_MAX if self.welcome is None else min(FRAME_BLOCKS_MAX, self.welcome.frame_blocks_max)
-
-    def fits(self, size_bytes: int) -> bool:
-        """True if that much may be shipped now. With nothing in flight, the credit alone bounds it, so that a block
-        larger than the window of a slow link travels alone."""
-        return size_bytes <= (self.room_bytes if self._requests else self.credit_bytes)
+    def fits(self, lane: Lane, size_bytes: int) -> bool:
+        """Whether that much may be shipped now."""
+        return self.welcome is not None and self.window.fits(lane, size_bytes)
 
     @property
     def idle(self) -> bool:
@@ -112,17 +145,32 @@ class GatewayEnd(End):
         to fit. Raises a WireError if one is not a block, and then nothing is sent."""
         heads = [read_head(block) for block in blocks]
         sizes = list(map(len, blocks))
-        assert self.fits(sum(sizes)), "the owner asks whether they fit"
+        size = sum(sizes)
+        assert self.fits(lane, size), "the owner asks whether they fit"
         together = regroup(blocks) if self._regroups else None
         number = self._next_request
         priority = max(head.priority for head in heads)
-        self.put(Blocks(number, lane, priority, () if together else tuple(blocks), together or b""))
         spans = [Span(head.epoch, head.first_seq, head.end_seq) for head in heads]
-        self._requests[number] = _Request(spans, sizes, together is not None, now_s)
+        request = self._requests[number] = _Request(lane, spans, sizes, together is not None, now_s)
+        self.put(Blocks(number, lane, priority, () if together else tuple(blocks), together or b""), request)
         self._next_request += 1
-        self.in_flight_bytes += sum(sizes)
-        if 2 * self.in_flight_bytes >= self.window_bytes:
-            self._filled_by = number
+        self.window.take(lane, size, now_s)
+
+    def tell_anchors(self, anchors: Sequence[Anchor], now_s: float) -> None:
+        """Up to ANCHORS_MAX; a Kept will come. One request at a time."""
+        self._tell(Anchors(self._next_telling, tuple(anchors)), now_s)
+
+    def tell_gaps(self, gaps: Sequence[Gap], now_s: float) -> None:
+        """Up to GAPS_MAX; a Kept will come. One request at a time."""
+        self._tell(Gaps(self._next_telling, tuple(gaps)), now_s)
+
+    def is_telling(self, kind: type[Anchors | Gaps]) -> bool:
+        """Whether a request of this kind is without an answer."""
+        return any(isinstance(telling.told, kind) for telling in self._tellings.values())
+
+    def say(self, what: Standing | Holdings) -> None:
+        """Without an answer; but RESEND may follow HOLDINGS."""
+        self.put(what)
 
     def report(self, progress: CommandProgress) -> None:
         self.put(progress)
@@ -141,7 +189,8 @@ class GatewayEnd(End):
             case Welcome() if self.welcome is None:
                 self.welcome = frame
                 self._regroups = FEATURE in frame.features and FEATURE in self._features
-                self._grant(frame.credit_bytes)
+                self.books = FEATURE_BOOKS in frame.features and FEATURE_BOOKS in self._features
+                self.window.open(frame)
                 self.cloud_ahead_ms = frame.server_time_ms - wall_ms
                 return [frame]
             case Accepted():
@@ -157,10 +206,19 @@ class GatewayEnd(End):
                 return []
             case ProbeAnswer():
                 if self._probe is not None and frame.number == self._probe.number:
-                    self._probe = None
-                    self.round_trip_s = now_s - self._probed_s
+                    self.round_trip_s = now_s - (self._probe.written_s or self._probe.sent_s)
                     self.cloud_ahead_ms = frame.time_ms + round(500 * self.round_trip_s) - wall_ms
-                self._grant(frame.credit_bytes)
+                    self._probe = None
+                self.window.grant(frame)
+                return []
+            case AnchorsKept():
+                return [self._kept(frame.request, Anchors, ())]
+            case GapsKept():
+                return [self._kept(frame.request, Gaps, frame.has)]
+            case Resend():
+                return [frame]
+            case Credit():
+                self.window.grant(frame)
                 return []
             case _:
                 raise ViolationError("order", f"{type(frame).__name__} from the cloud")
@@ -175,24 +233,31 @@ class GatewayEnd(End):
         wake_s = self._probed_s + wait.probe_every_s
         if self._probe is None and now_s >= wake_s:
             self._probes += 1
-            self._probe = Probe(self._probes)
+            self._probe = _Probing(self._probes, now_s)
             self._probed_s = now_s
-            self.put(self._probe)
+            self.put(Probe(self._probes), self._probe)
         if self._probe is not None:
-            wake_s = self._probed_s + wait.probe_s
+            wake_s = self.due_s(self._probe, wait.probe_s)
             if now_s >= wake_s:
                 raise LateError("probe", f"no answer to a probe within {wait.probe_s:g} s")
-        if self._requests:
-            due_s = next(iter(self._requests.values())).sent_s + wait.request_s
+        for awaited in itertools.chain(itertools.islice(self._requests.values(), 1), self._tellings.values()):
+            due_s = self.due_s(awaited, wait.request_s)
             if now_s >= due_s:
-                raise LateError("request", f"blocks are without an answer after {wait.request_s:g} s")
+                what = "blocks are" if isinstance(awaited, _Request) else "anchors or gaps are"
+                raise LateError("request", f"{what} without an answer after {wait.request_s:g} s")
             wake_s = min(wake_s, due_s)
         return wake_s
 
-    def _grant(self, credit_bytes: int) -> None:
-        if 0 < credit_bytes < CREDIT_BYTES_MIN:
-            raise ViolationError("credit", f"credit of {credit_bytes:,} bytes cannot hold every block")
-        self.credit_bytes = credit_bytes
+    def _tell(self, told: Anchors | Gaps, now_s: float) -> None:
+        telling = self._tellings[told.request] = _Telling(told, now_s)
+        self._next_telling += 1
+        self.put(told, telling)
+
+    def _kept(self, number: int, kind: type[Anchors | Gaps], has: tuple[Span, ...]) -> Kept:
+        telling = self._tellings.pop(number, None)
+        if telling is None or not isinstance(telling.told, kind):
+            raise ViolationError("request", f"{kind.__name__} {number} kept, which were not told")
+        return Kept(telling.told, has)
 
     def _accepted(self, frame: Accepted, now_s: float) -> Sequence[Span]:
         request = self._request(frame.request)
@@ -205,10 +270,10 @@ class GatewayEnd(End):
                 if place < 0:
                     raise ViolationError("span", f"{span.epoch:016x}/{at} accepted, which is not in flight")
                 at = request.spans[place].end
-                self.in_flight_bytes -= request.sizes[place]
+                self.window.release(request.lane, request.sizes[place])
             if at != span.end:
                 raise ViolationError("span", f"{span.epoch:016x}/{span.end} accepted in the middle of a block")
-        self._grant(frame.credit_bytes)
+        self.window.grant(frame)
         self._settle(frame.request, request, now_s)
         return frame.spans
 
@@ -221,7 +286,7 @@ class GatewayEnd(End):
         for span in spans:
             place = request.open.pop((span.epoch, span.first), -1)
             if place >= 0:
-                self.in_flight_bytes -= request.sizes[place]
+                self.window.release(request.lane, request.sizes[place])
                 gone.append(BlockRefused(span, frame.code, clip(frame.text)))
         if not gone:
             raise ViolationError("span", "a block that is not in flight was refused")
@@ -241,12 +306,7 @@ class GatewayEnd(End):
         if request.open:
             return
         del self._requests[number]
-        if now_s - request.sent_s > self.deadlines.slow_s:
-            if request.sent_s >= self._slowed_s:  # what was sent before the last halving says nothing of it
-                self.window_bytes = max(WINDOW_BYTES_MIN, self.window_bytes // 2)
-                self._slowed_s = now_s
-        elif number <= self._filled_by:
-            self.window_bytes = min(self._window_bytes_max, self.window_bytes + sum(request.sizes))
+        self.window.settle(sum(request.sizes), request.sent_s, now_s)
 
     def _registry_part(self, frame: RegistryPart) -> Sequence[RegistryChange]:
         if frame.raw_bytes > REGISTRY_BYTES_MAX or frame.parts * REGISTRY_PART_BYTES > 2 * REGISTRY_BYTES_MAX:

@@ -16,11 +16,19 @@ CREDIT_BYTES: Final = 8 * 1024 * 1024
 """What a cloud allows one gateway by default: 700,000 messages in flight, and 8 GB for a thousand gateways that all
 catch up at once."""
 
-WINDOW_BYTES_START: Final = 256 * 1024
-"""What a gateway has in flight at first, within the credit; it doubles with each round of quick answers."""
+WINDOW_BYTES_START: Final = 64 * 1024
+"""What a gateway has in flight at first, within the credit: 8 seconds at 64 kbit/s. It doubles with each round of quick
+answers."""
 
 WINDOW_BYTES_MIN: Final = 32 * 1024
 """The window of the slowest link: one frame's worth, 8 seconds at 32 kbit/s."""
+
+BACKFILL_SHARE_MAX: Final = 3 / 4
+"""Of the window and of the requests: what is left is for live, which then never waits for an answer to backfill."""
+
+FRAME_SHARE_MAX: Final = 1 / 4
+"""Of the window, for one frame: on a thin link, live waits behind one of backfill, and one answer that is lost never
+holds all of it."""
 
 FRAME_BLOCKS_MAX: Final = 512
 """Blocks in one BLOCKS frame: bounds how long unpacking one holds the cloud's event loop (4 ms)."""
@@ -38,6 +46,24 @@ REGROUP_RAW_BYTES_MAX: Final = FRAME_BLOCKS_MAX * REGROUP_BYTES_MAX
 
 REQUESTS_MAX: Final = 256
 """BLOCKS frames of one gateway that are being stored at a time: bounds tasks where frames are small."""
+
+ANCHORS_MAX: Final = 64
+"""In one frame: a boot has one or a few, and a gateway keeps those of some boots."""
+
+GAPS_MAX: Final = 256
+"""In one frame, and there is one at a time: what the cloud takes up in one transaction."""
+
+SPANS_MAX: Final = 4096
+"""In HOLDINGS, RESEND, and each list of STANDING: 100 kB, and more ranges than a gateway has that is in order."""
+
+SAMPLES_MAX: Final = 16
+"""Refused records that STANDING shows: the newest few, for whoever looks for one."""
+
+BOOKS_EVERY_S: Final = 2.0
+"""How often a gateway looks for what is to be told beside its blocks."""
+
+BOOKS_RETRY_S: Final = 2.0
+"""When the cloud tries again to store what it could not."""
 
 REGISTRY_PART_BYTES: Final = 1024 * 1024
 """A registry change travels in parts of this size, so that acknowledgements get in between."""
@@ -78,7 +104,8 @@ class Deadlines(msgspec.Struct, frozen=True):
     """Also how precisely deadlines are kept: no more than `request_s`."""
     probe_s: float = 30.0
     """PROBE_ANSWER after PROBE: it queues behind what is in flight."""
-    idle_s: float = 60.0
-    """A cloud that hears nothing for this long lets go; a gateway probes several times in it."""
+    idle_s: float = 300.0
+    """A cloud that hears nothing for this long lets go. A gateway probes every few seconds, but the largest block takes
+    this long at 64 kbit/s, and probes wait behind it; a dead connection is found sooner, by WebSocket's pings."""
     farewell_s: float = 5.0
     """Frames in work may end, and the WebSocket may close properly, before the connection is cut."""

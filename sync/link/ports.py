@@ -1,18 +1,25 @@
-"""What the link needs from its owners: a connection at either end, and at the gateway blocks and ears for the cloud."""
+"""What the link needs from its owners: a connection at either end; at the gateway blocks, books, and ears for the
+cloud; in the cloud somewhere to put them."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from protocols.messages import Command, Lane
+from protocols.messages import Anchor, Command, Gap, Lane
+from sync.link.frames import CommandProgress, Credit, Span, Standing
 from sync.registry import RegistryChange
 
 
 class Transport(Protocol):
     """A connection that keeps the bounds of messages, the same for both ends. Frames may be sent by several tasks, and
     are received by one."""
+
+    sent_bytes: int
+    """Of messages that the transport has passed on so far. A frame on a thin link takes a while: while this grows, the
+    connection lives."""
 
     async def receive(self) -> bytes:
         """The next message. Raises TransportClosedError."""
@@ -40,6 +47,9 @@ class Dial(Protocol):
         ...
 
 
+# ---- at the gateway ----
+
+
 class Parcel(msgspec.Struct, frozen=True):
     """Blocks for one frame, of one lane."""
 
@@ -47,20 +57,74 @@ class Parcel(msgspec.Struct, frozen=True):
     blocks: list[bytes]
 
 
-class BlockSource(Protocol):
-    """Where the blocks come from, in order. Called from one task at a time."""
+class Room(msgspec.Struct, frozen=True):
+    """What a parcel may hold now. A single block larger than this may come alone: it waits until it fits."""
 
-    async def next(self, blocks_max: int, bytes_max: int) -> Parcel:
-        """At least one block, more up to about both bounds; waits while there is none. May be cancelled: `rewind`
-        follows before the next call."""
+    blocks_max: int
+    bytes_max: int
+    """Of a parcel of live blocks; 0: none now."""
+    backfill_bytes_max: int
+    """Of one of backfill; 0: none now."""
+
+
+class BlockSource(Protocol):
+    """Where the blocks come from. Called from the event loop, by one connection at a time."""
+
+    def begin(self, wake: Callable[[], None]) -> None:
+        """A connection is up, and nothing is in flight. `wake` is to be called when `take` may give something after it
+        gave nothing."""
+        ...
+
+    def take(self, room: Room) -> Parcel | None:
+        """What is to be sent next; None: nothing that there is room for. What was taken is in flight until it is
+        accepted, or all of it is given back."""
         ...
 
     def accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
         """The cloud has these records for good."""
         ...
 
-    def rewind(self) -> None:
-        """Start again from the oldest block that was not accepted: the connection is new, or one was refused."""
+    def give_back(self) -> None:
+        """Nothing is in flight any more: what was taken and not accepted counts as not sent."""
+        ...
+
+    async def end(self) -> None:
+        """The connection is gone, and with it all that was in flight. Also called where `begin` was not."""
+        ...
+
+
+class Books(Protocol):
+    """What a gateway tells beside its blocks, and what the cloud says of it. Nothing here waits, save for a disk in
+    `greeted`. The link tells the cloud of it where the cloud has the feature `books`."""
+
+    async def greeted(self, server_time_ms: int, round_trip_ms: int) -> None:
+        """The cloud said its time, before anything is told to it: an anchor may come of that."""
+        ...
+
+    def anchors(self) -> Sequence[Anchor]:
+        """Durable here, and not known to be in the cloud. No block is shipped while there are any. Asked often."""
+        ...
+
+    def anchors_kept(self, anchors: Sequence[Anchor]) -> None:
+        """These are durable in the cloud."""
+        ...
+
+    def gaps(self, limit: int) -> Sequence[Gap]:
+        """The next ones to tell."""
+        ...
+
+    def gaps_kept(self, gaps: Sequence[Gap], has: Sequence[Span]) -> None:
+        """These are durable in the cloud, which has the records `has` among them after all."""
+        ...
+
+    def standing(self) -> Standing: ...
+
+    def holdings(self) -> Sequence[Span]:
+        """Records that are known to be in the cloud and are still here: it may have lost them."""
+        ...
+
+    def resend(self, spans: Sequence[Span]) -> None:
+        """The cloud does not have these of the holdings: they count as not accepted."""
         ...
 
 
@@ -72,3 +136,69 @@ class Downlink(Protocol):
         ...
 
     async def command_arrived(self, command: Command) -> None: ...
+
+
+# ---- in the cloud ----
+
+
+class NotTakenError(Exception):
+    """Raised by Intake or CloudBooks: it is not stored. The gateway keeps blocks and sends them again later; what
+    belongs to the books is asked to be stored again after a while."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class Intake(Protocol):
+    """Where blocks go. Called for several requests at a time; the credit bounds how much that is."""
+
+    async def accept(self, lane: Lane, blocks: list[bytes]) -> None:
+        """Returns once all of them are durable. They are whole: each checksum was verified. The same block may come
+        again, also from another connection. Raises NotTakenError."""
+        ...
+
+
+class CloudBooks(Protocol):
+    """What a gateway tells beside its blocks. One call at a time for each connection, and each of them may raise
+    NotTakenError. The same may come again, also from another connection."""
+
+    async def keep_anchors(self, anchors: Sequence[Anchor]) -> None:
+        """Returns once they are durable. Records that they date come after it."""
+        ...
+
+    async def keep_gaps(self, gaps: Sequence[Gap]) -> Sequence[Span]:
+        """Returns once they are durable, with what of their records is here after all."""
+        ...
+
+    async def standing(self, standing: Standing) -> None:
+        """Where records are at the gateway. The newest one counts; some may be left out."""
+        ...
+
+    async def holdings(self, spans: Sequence[Span]) -> Sequence[Span]:
+        """What of it is missing here, and is to be sent again."""
+        ...
+
+
+class CreditFeed(Protocol):
+    def credits(self) -> AsyncIterator[Credit]:
+        """What the gateway may have in flight: as it is now, at once, then each change. Neither figure is between 0
+        and CREDIT_BYTES_MIN."""
+        ...
+
+
+class RegistryFeed(Protocol):
+    def changes(self, base_revision: int) -> AsyncIterator[RegistryChange]:
+        """What leads from `base_revision` (0: from nothing) to now, then each change as it happens."""
+        ...
+
+
+class CommandFeed(Protocol):
+    def commands(self) -> AsyncIterator[Command]:
+        """Commands for the gateway's devices as they come up; ones that were not answered again on each connection."""
+        ...
+
+    async def progress(self, progress: CommandProgress) -> None:
+        """Short: it holds up the link's reading."""
+        ...

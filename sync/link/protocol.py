@@ -10,6 +10,7 @@ ends are GatewayEnd (gateway_end.py) and CloudEnd (cloud_end.py).
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -18,12 +19,17 @@ from protocols.errors import WireError
 from protocols.messages import Command, Lane
 from sync.link.errors import FarewellError, ViolationError
 from sync.link.frames import (
+    Anchors,
     CommandProgress,
     Frame,
+    Gaps,
     Goodbye,
     Hello,
+    Holdings,
     RegistryAsk,
+    Resend,
     Span,
+    Standing,
     Welcome,
     decode_frame,
     encode_frame,
@@ -43,6 +49,13 @@ class BlockRefused(msgspec.Struct, frozen=True):
     text: str
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """Event at the gateway: the cloud has these anchors or gaps on its books, and of the gaps' records has `has`."""
+
+    told: Anchors | Gaps
+    has: tuple[Span, ...] = ()
+
+
 class Shipped(msgspec.Struct, frozen=True):
     """Event in the cloud: blocks as they stand in the gateway's log, not checked yet. Each is to be answered."""
 
@@ -51,29 +64,68 @@ class Shipped(msgspec.Struct, frozen=True):
     blocks: list[bytes]
 
 
-GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command
+GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command | Kept | Resend
 """A Span was accepted; a Command is to be carried out."""
-CloudEvent = Hello | Shipped | RegistryAsk | CommandProgress
+Told = Anchors | Gaps | Standing | Holdings
+CloudEvent = Hello | Shipped | RegistryAsk | CommandProgress | Told
+
+
+class Awaited:
+    """A frame whose answer has not come."""
+
+    __slots__ = ("sent_s", "written_s")
+
+    def __init__(self, sent_s: float) -> None:
+        self.sent_s = sent_s
+        self.written_s: float | None = None
+        """When all of it had gone out; None: not yet, or nobody says."""
 
 
 class End:
     """What both ends have in common."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    def __init__(self, deadlines: Deadlines, now_s: float) -> None:
         self.deadlines = deadlines
         self.frames_unknown = 0
         """Frames of a newer version that were passed over."""
-        self._outgoing: list[bytes] = []
+        self._outgoing: deque[tuple[bytes, Awaited | None]] = deque()
+        self._writing: Awaited | None = None
+        self._moved_s = now_s
+
+    @property
+    def has_outgoing(self) -> bool:
+        return bool(self._outgoing)
 
     def take_outgoing(self) -> list[bytes]:
-        frames, self._outgoing = self._outgoing, []
+        """All that is to be sent."""
+        frames = [frame for frame, _ in self._outgoing]
+        self._outgoing.clear()
         return frames
+
+    def next_outgoing(self) -> bytes:
+        """The next frame to be sent, for an owner that says by `moved` how it goes out. There has to be one."""
+        frame, self._writing = self._outgoing.popleft()
+        return frame
+
+    def moved(self, now_s: float, *, written: bool) -> None:
+        """The frame taken last gets on, or all of it has gone out: the time for its answer begins then. On a thin link
+        that takes a while, and nobody can answer sooner."""
+        self._moved_s = now_s
+        if written and self._writing is not None:
+            self._writing.written_s = now_s
+
+    def due_s(self, awaited: Awaited, wait_s: float) -> float:
+        """When its answer is missed."""
+        if awaited.written_s is not None:
+            return awaited.written_s + wait_s
+        return max(awaited.sent_s, self._moved_s) + wait_s
 
     def goodbye(self, code: str, text: str, retry_after_s: float = 0.0) -> None:
         self.put(Goodbye(code, clip(text), int(retry_after_s * 1000)))
 
-    def put(self, frame: Frame) -> None:
-        self._outgoing.append(encode_frame(frame))
+    def put(self, frame: Frame, awaited: Awaited | None = None) -> None:
+        """`awaited`, where the frame is to be answered."""
+        self._outgoing.append((encode_frame(frame), awaited))
 
     def read(self, data: bytes) -> Frame | None:
         try:

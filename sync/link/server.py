@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from protocols.block import check_block
 from protocols.errors import MalformedError, WireError
-from protocols.messages import Command, Lane
 from sync.link.cloud_end import CloudEnd
 from sync.link.errors import (
     CLOSE_INTERNAL,
@@ -21,49 +20,27 @@ from sync.link.errors import (
     LinkError,
     TransportClosedError,
 )
-from sync.link.frames import CommandProgress, Goodbye, Hello, RegistryAsk, Span
-from sync.link.limits import CREDIT_BYTES, CREDIT_BYTES_MIN, Deadlines
-from sync.link.ports import Transport
-from sync.link.protocol import Shipped
-from sync.registry import RegistryChange
+from sync.link.frames import (
+    Anchors,
+    CommandProgress,
+    Credit,
+    Gaps,
+    Goodbye,
+    Hello,
+    Holdings,
+    RegistryAsk,
+    Span,
+    Standing,
+)
+from sync.link.limits import BOOKS_RETRY_S, CREDIT_BYTES, CREDIT_BYTES_MIN, Deadlines
+from sync.link.ports import CloudBooks, CommandFeed, CreditFeed, Intake, NotTakenError, RegistryFeed, Transport
+from sync.link.protocol import Shipped, Told
 from tidegate.logs import get_logger
 
 logger = get_logger("link.server")
 
 CLOSE_REASON_CHARS: Final = 100
 """RFC 6455, 5.5.1: 123 bytes at most."""
-
-
-class NotTakenError(Exception):
-    """Raised by an Intake: these blocks are not stored. The gateway keeps them and sends them again later."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(f"{code}: {text}")
-        self.code = code
-        self.text = text
-
-
-class Intake(Protocol):
-    """Where blocks go. Called for several requests at a time; the credit bounds how much that is."""
-
-    async def accept(self, lane: Lane, blocks: list[bytes]) -> None:
-        """Returns once all of them are durable. They are whole: each checksum was verified. The same block may come
-        again, also from another connection. Raises NotTakenError."""
-        ...
-
-
-class RegistryFeed(Protocol):
-    def changes(self, base_revision: int) -> AsyncIterator[RegistryChange]:
-        """What leads from `base_revision` (0: from nothing) to now, then each change as it happens."""
-        ...
-
-
-class CommandFeed(Protocol):
-    def commands(self) -> AsyncIterator[Command]:
-        """Commands for the gateway's devices as they come up; ones that were not answered again on each connection."""
-        ...
-
-    async def progress(self, progress: CommandProgress) -> None: ...
 
 
 def unix_ms() -> int:
@@ -81,10 +58,13 @@ class GatewaySession:
         intake: Intake,
         registry: RegistryFeed,
         commands: CommandFeed,
+        books: CloudBooks | None = None,
+        credit: CreditFeed | None = None,
         wall_ms: Callable[[], int] = unix_ms,
         credit_bytes: int = CREDIT_BYTES,
         deadlines: Deadlines | None = None,
     ) -> None:
+        """`books`: without, the gateway is told that none are kept here; `credit`: without, `credit_bytes` always."""
         if 0 < credit_bytes < CREDIT_BYTES_MIN:
             raise ValueError(f"a credit of {credit_bytes:,} bytes cannot hold every block; {CREDIT_BYTES_MIN:,} can")
         self.project_id = project_id
@@ -92,6 +72,8 @@ class GatewaySession:
         self.intake = intake
         self.registry = registry
         self.commands = commands
+        self.books = books
+        self.credit = credit
         self.wall_ms = wall_ms
         self.credit_bytes = credit_bytes
         self.deadlines = deadlines or Deadlines()
@@ -146,6 +128,9 @@ class _Service:
         self._intakes: set[asyncio.Task[None]] = set()
         self._feed: asyncio.Task[None] | None = None
         self._sending = asyncio.Lock()
+        self._told: dict[type[Told], Told] = {}
+        """Not on the books yet; of standings, the newest."""
+        self._was_told = asyncio.Event()
 
     async def run(self) -> None:
         close_code, reason = CLOSE_INTERNAL, "internal"
@@ -154,6 +139,7 @@ class _Service:
                 group.create_task(self._listen(group))
                 group.create_task(self._watch())
                 group.create_task(self._farewell())
+                group.create_task(self._keep_books())
         except* TransportClosedError:
             close_code, reason = CLOSE_NORMAL, "connection lost"
         except* LinkError as errors:
@@ -188,15 +174,62 @@ class _Service:
                     case RegistryAsk():
                         self._follow_registry(group, event.revision)
                     case Hello():
-                        self._session.hello = event
-                        self._end.greet(
-                            self._session.project_id,
-                            self._session.gateway_id,
-                            self._session.credit_bytes,
-                            self._session.wall_ms(),
-                        )
-                        self._follow_registry(group, event.registry_revision)
-                        group.create_task(self._send_commands())
+                        await self._greet(group, event)
+                    case Anchors() | Gaps() | Standing() | Holdings():
+                        self._told[type(event)] = event
+                        self._was_told.set()
+            await self._flush()
+
+    async def _greet(self, group: asyncio.TaskGroup, hello: Hello) -> None:
+        session = self._session
+        session.hello = hello
+        credit = Credit(session.credit_bytes)
+        if session.credit is not None:
+            credits = session.credit.credits()
+            credit = await anext(credits)
+            group.create_task(self._send_credit(credits))
+        books = session.books is not None
+        self._end.greet(session.project_id, session.gateway_id, credit, session.wall_ms(), books=books)
+        self._follow_registry(group, hello.registry_revision)
+        group.create_task(self._send_commands())
+
+    async def _keep_books(self) -> None:
+        """One thing after the other: they are few, and wait for a database."""
+        while True:
+            await self._was_told.wait()
+            self._was_told.clear()
+            while self._told:
+                told = self._told.pop(next(iter(self._told)))
+                if await self._keep(told):
+                    await self._flush()
+                else:
+                    self._told.setdefault(type(told), told)
+                    await asyncio.sleep(BOOKS_RETRY_S)
+
+    async def _keep(self, told: Told) -> bool:
+        """False: it is to be tried again."""
+        books = self._session.books
+        assert books is not None, "the cloud's end takes none else"
+        try:
+            match told:
+                case Anchors():
+                    await books.keep_anchors(told.anchors)
+                    self._end.keep(told)
+                case Gaps():
+                    self._end.keep(told, await books.keep_gaps(told.gaps))
+                case Holdings():
+                    self._end.resend(await books.holdings(told.spans))
+                case Standing():
+                    await books.standing(told)
+        except NotTakenError as error:
+            what = type(told).__name__
+            logger.warning("not kept", gateway=self._session.gateway_id, what=what, code=error.code, reason=error.text)
+            return isinstance(told, Standing)  # the next one comes soon, and says more
+        return True
+
+    async def _send_credit(self, credits: AsyncIterator[Credit]) -> None:
+        async for credit in credits:
+            self._end.credit(credit)
             await self._flush()
 
     async def _store(self, shipped: Shipped) -> None:

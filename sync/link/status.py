@@ -33,6 +33,17 @@ class LinkStatus(msgspec.Struct):
     credit_bytes: int = 0
     window_bytes: int = 0
     in_flight_bytes: int = 0
+    """Of both lanes."""
+    backfill_in_flight_bytes: int = 0
+    backfill_credit_bytes: int | None = None
+    """What backfill may have of the credit; None: all of it."""
+    bytes_per_s_max: int = 0
+    """What may be sent a second, as it is set; 0: no limit."""
+    keeps_books: bool = False
+    """Both ends keep anchors, gaps and standing."""
+    anchors_told: int = 0
+    gaps_told: int = 0
+    """Kept by the cloud since the start; one that is told again counts again."""
     round_trip_ms: float | None = None
     cloud_ahead_ms: int = 0
     """The cloud's wall clock minus the gateway's, as of the last time it was heard."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import time
@@ -11,6 +12,7 @@ from edge.sender import LIVE_MS, RATE_OVER_S, Sender
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import read_head
 from protocols.messages import Lane, Origin, Priority
+from sync.link.ports import Parcel, Room
 from sync.log.log import Entry, Log, LogSettings, RealDisk
 from tests.sync.link.blocks import BASE_MS, CLOCK, blocks
 from tests.sync.link.platform import Cloud, Relay, client, linking, serving, until, wall_ms
@@ -20,17 +22,22 @@ class Reader:
     def __init__(self, made: list[bytes]) -> None:
         self.made = made
         self.at = 0
+        self.more = asyncio.Event()
         self.errors: list[OSError] = []
 
     async def next(self, blocks_max: int, bytes_max: int) -> list[bytes]:
         if self.errors:
             raise self.errors.pop()
+        while self.at == len(self.made):
+            self.more.clear()
+            await self.more.wait()
         taken = self.made[self.at : self.at + blocks_max]
         self.at += len(taken)
         return taken
 
     def rewind(self) -> None:
         self.at = 0
+        self.more.set()
 
 
 class Site:
@@ -45,47 +52,57 @@ class Site:
             wall_ms=lambda: self.wall_ms,
             monotonic_s=lambda: self.now_s,
         )
+        self.ready = asyncio.Event()
+
+    async def take(self, blocks_max: int, bytes_max: int) -> Parcel:
+        async with asyncio.timeout(5):
+            if not self.ready.is_set():
+                self.sender.begin(self.ready.set)
+            while (parcel := self.sender.take(Room(blocks_max, bytes_max, bytes_max))) is None:
+                self.ready.clear()
+                await self.ready.wait()
+        return parcel
 
 
 async def test_blocks_pass_through_and_ranges_come_back() -> None:
     made = blocks(6, 10)
     site = Site(made)
-    parcel = await site.sender.next(4, 1 << 20)
+    parcel = await site.take(4, 1 << 20)
     assert parcel.blocks == made[:4]
     site.sender.accepted(7, 0, 40)
     assert site.accepted == [(7, 0, 40)]
 
 
 async def test_a_disk_that_fails_to_read_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.sender.READ_AGAIN_S", 0.0)
+    monkeypatch.setattr("edge.ahead.READ_AGAIN_S", 0.0)
     made = blocks(2)
     site = Site(made)
     site.reader.errors = [OSError("busy"), OSError("busy")]
-    assert (await site.sender.next(4, 1 << 20)).blocks == made
+    assert (await site.take(4, 1 << 20)).blocks == made
 
 
 @pytest.mark.parametrize(("age_ms", "lane"), [(0, Lane.LIVE), (LIVE_MS, Lane.LIVE), (LIVE_MS + 1000, Lane.BACKFILL)])
 async def test_what_waited_for_the_link_is_backfill(age_ms: int, lane: Lane) -> None:
     site = Site(blocks(1))
     site.wall_ms = BASE_MS + age_ms
-    assert (await site.sender.next(4, 1 << 20)).lane is lane
+    assert (await site.take(4, 1 << 20)).lane is lane
 
 
 async def test_a_clock_that_runs_behind_makes_nothing_old() -> None:
     site = Site(blocks(1))
     site.wall_ms = 0
-    assert (await site.sender.next(4, 1 << 20)).lane is Lane.LIVE
+    assert (await site.take(4, 1 << 20)).lane is Lane.LIVE
 
 
 async def test_what_is_sent_again_is_counted_and_the_sum_closes() -> None:
     made = blocks(6, 10)
     site = Site(made)
-    await site.sender.next(4, 1 << 20)
+    await site.take(4, 1 << 20)
     site.sender.accepted(7, 0, 10)
-    site.sender.rewind()
+    site.sender.give_back()
     figures = site.sender.figures()
     assert (figures.records_sent, figures.records_accepted, figures.records_resent) == (40, 10, 30)
-    await site.sender.next(6, 1 << 20)
+    await site.take(6, 1 << 20)
     site.sender.accepted(7, 10, 60)
     figures = site.sender.figures()
     assert (figures.blocks_sent, figures.bytes_sent) == (10, sum(map(len, made[:4])) + sum(map(len, made)))

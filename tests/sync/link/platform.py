@@ -17,9 +17,10 @@ from protocols.limits import LINK_FRAME_BYTES_MAX
 from protocols.messages import Command, Lane
 from sync.link.asgi import LinkApp
 from sync.link.client import LinkClient
-from sync.link.frames import CommandProgress
+from sync.link.frames import FEATURE_BOOKS, CommandProgress
 from sync.link.limits import Deadlines
-from sync.link.ports import BlockSource, Parcel
+from sync.link.ports import BlockSource, Books, CloudBooks, CreditFeed, Parcel, Room
+from sync.link.regroup import FEATURE
 from sync.link.server import GatewaySession
 from sync.link.tokens import Claims, sign, verify
 from sync.registry import RegistryChange
@@ -50,6 +51,8 @@ class Cloud:
         self.to_send: asyncio.Queue[Command] = asyncio.Queue()
         self.progressed: asyncio.Queue[CommandProgress] = asyncio.Queue()
         self.deadlines = QUICK
+        self.books: CloudBooks | None = None
+        self.credit: CreditFeed | None = None
         self.app = LinkApp(self.authenticate, self.open_session)
 
     async def authenticate(self, token: str) -> Claims:
@@ -65,6 +68,8 @@ class Cloud:
             intake=self,
             registry=self,
             commands=self,
+            books=self.books,
+            credit=self.credit,
             deadlines=self.deadlines,
         )
         self.sessions.append(session)
@@ -132,13 +137,17 @@ class Log:
         self.waiting = {(head.epoch, head.first_seq): block for block in made for head in [read_head(block)]}
         self.at = 0
         self.lane = Lane.LIVE
-        self.rewinds = 0
+        self.returns = 0
         self.empty = asyncio.Event()
         self.spoil: Callable[[bytes], bytes] = lambda block: block
 
-    async def next(self, blocks_max: int, bytes_max: int) -> Parcel:
+    def begin(self, wake: Callable[[], None]) -> None:
+        self.give_back()
+
+    def take(self, room: Room) -> Parcel | None:
+        bytes_max = room.bytes_max if self.lane is Lane.LIVE else room.backfill_bytes_max
         taken: list[bytes] = []
-        while self.at < len(self.made) and len(taken) < blocks_max:
+        while bytes_max and self.at < len(self.made) and len(taken) < room.blocks_max:
             block = self.made[self.at]
             if taken and sum(map(len, taken)) + len(block) > bytes_max:
                 break
@@ -146,9 +155,7 @@ class Log:
             if (head.epoch, head.first_seq) in self.waiting:
                 taken.append(self.spoil(block))
             self.at += 1
-        if not taken:
-            await asyncio.Event().wait()
-        return Parcel(self.lane, taken)
+        return Parcel(self.lane, taken) if taken else None
 
     def accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
         while first_seq < end_seq:
@@ -156,9 +163,12 @@ class Log:
         if not self.waiting:
             self.empty.set()
 
-    def rewind(self) -> None:
+    def give_back(self) -> None:
         self.at = 0
-        self.rewinds += 1
+        self.returns += 1
+
+    async def end(self) -> None:
+        pass
 
 
 class Gateway:
@@ -193,16 +203,20 @@ def client(
     scheme: str = "ws",
     deadlines: Deadlines = QUICK,
     revision: int = 0,
+    books: Books | None = None,
+    bytes_per_s_max: int = 0,
 ) -> LinkClient:
     return LinkClient(
         f"{scheme}://127.0.0.1:{port}/link/v1",
         token=token,
-        hello=lambda: hello(revision=revision),
+        hello=lambda: hello(features=(FEATURE,) if books is None else (FEATURE, FEATURE_BOOKS), revision=revision),
         source=log,
         downlink=downlink or Gateway(),
+        books=books,
         wall_ms=wall_ms,
         random=lambda: 0.1,
         ca_file=ca_file,
+        bytes_per_s_max=bytes_per_s_max,
         deadlines=deadlines,
     )
 

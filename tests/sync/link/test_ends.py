@@ -12,7 +12,7 @@ from protocols.messages import Command, CommandState, Lane, Priority
 from sync.link import frames
 from sync.link.cloud_end import CloudEnd
 from sync.link.errors import FarewellError, LateError, ViolationError
-from sync.link.frames import CommandProgress, Hello, RegistryAsk, Span, Welcome, encode_frame
+from sync.link.frames import CommandProgress, Credit, Hello, RegistryAsk, Span, Welcome, encode_frame
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import (
     CREDIT_BYTES_MIN,
@@ -42,7 +42,7 @@ class Pair:
         self.cloud = CloudEnd(now_s=self.now_s, deadlines=DEADLINES)
         if greet:
             assert self.up() == [self.said]
-            self.cloud.greet("demo", "quay-1", credit_bytes, BASE_MS + 5000)
+            self.cloud.greet("demo", "quay-1", Credit(credit_bytes), BASE_MS + 5000)
             (welcome,) = self.down()
             assert isinstance(welcome, Welcome)
 
@@ -70,9 +70,9 @@ def test_blocks_arrive_as_they_were_and_their_ranges_come_back_as_one() -> None:
     made = blocks(5, 3)
     shipped = pair.ship(made, Lane.BACKFILL)
     assert (shipped.lane, shipped.blocks) == (Lane.BACKFILL, made)
-    assert pair.gateway.in_flight_bytes == sum(map(len, made))
+    assert pair.gateway.window.in_flight_bytes == sum(map(len, made))
     assert pair.accept(shipped) == [Span(7, 0, 15)]
-    assert pair.gateway.in_flight_bytes == pair.cloud.in_flight_bytes == 0
+    assert pair.gateway.window.in_flight_bytes == pair.cloud.in_flight_bytes == 0
     assert pair.gateway.idle
 
 
@@ -109,7 +109,7 @@ def test_a_refused_block_is_named_and_its_neighbours_are_accepted() -> None:
     pair.cloud.accept(shipped.request, spans([made[0], made[2]]), len(made[0]) + len(made[2]))
     assert pair.down() == [BlockRefused(Span(7, 2, 4), "checksum", "CRC-32"), Span(7, 0, 2), Span(7, 4, 6)]
     assert pair.gateway.idle
-    assert pair.gateway.in_flight_bytes == 0
+    assert pair.gateway.window.in_flight_bytes == 0
 
 
 def test_blocks_that_cannot_be_unpacked_are_refused_and_then_travel_as_they_are() -> None:
@@ -143,60 +143,60 @@ def test_blocks_travel_as_they_are_to_a_cloud_with_another_zstd(features: tuple[
 
 def test_nothing_fits_before_welcome_nor_without_credit() -> None:
     pair = Pair(greet=False)
-    assert not pair.gateway.fits(1)
+    assert not pair.gateway.fits(Lane.LIVE, 1)
     pair = Pair(credit_bytes=0)
-    assert pair.gateway.room_bytes == 0
-    assert not pair.gateway.fits(1)
+    assert pair.gateway.room().bytes_max == 0
+    assert not pair.gateway.fits(Lane.LIVE, 1)
 
 
 def test_the_window_doubles_while_it_is_full_and_answers_are_quick_and_halves_when_slow() -> None:
     pair = Pair(said=hello(features=()))
     block = blocks(1, 500)[0]
-    seen = [pair.gateway.window_bytes]
+    seen = [pair.gateway.window.size_bytes]
     assert seen == [WINDOW_BYTES_START]
     for _ in range(3):
         shipped = []
-        while pair.gateway.fits(len(block)):
+        while pair.gateway.fits(Lane.LIVE, len(block)):
             shipped.append(pair.ship([block]))
         for one in shipped:
             pair.accept(one)
-        seen.append(pair.gateway.window_bytes)
-    assert all(1.9 * before < after <= 2 * before for before, after in itertools.pairwise(seen))
+        seen.append(pair.gateway.window.size_bytes)
+    assert all(1.7 * before < after <= 2 * before for before, after in itertools.pairwise(seen))
 
     first, second = pair.ship([block]), pair.ship([block])
     pair.now_s += DEADLINES.slow_s + 1
     pair.accept(first)
     pair.accept(second)
-    assert pair.gateway.window_bytes == seen[-1] // 2, "two answers of one slow time halve it once"
+    assert pair.gateway.window.size_bytes == seen[-1] // 2, "two answers of one slow time halve it once"
     for _ in range(20):
         slow = pair.ship([block])
         pair.now_s += DEADLINES.slow_s + 1
         pair.accept(slow)
-    assert pair.gateway.window_bytes == WINDOW_BYTES_MIN
+    assert pair.gateway.window.size_bytes == WINDOW_BYTES_MIN
 
 
 def test_thin_traffic_does_not_widen_the_window() -> None:
     pair = Pair()
     for number in range(100):
         pair.accept(pair.ship(blocks(1, 5, first_seq=5 * number)))
-    assert pair.gateway.window_bytes == WINDOW_BYTES_START
+    assert pair.gateway.window.size_bytes == WINDOW_BYTES_START
 
 
 def test_a_block_larger_than_the_window_travels_alone() -> None:
     pair = Pair()
     block = blocks(1, 500)[0]
-    pair.gateway.window_bytes = len(block) - 1
-    assert pair.gateway.fits(len(block))
+    pair.gateway.window.size_bytes = len(block) - 1
+    assert pair.gateway.fits(Lane.LIVE, len(block))
     pair.ship([block])
-    assert not pair.gateway.fits(1)
+    assert not pair.gateway.fits(Lane.LIVE, 1)
 
 
 def test_requests_are_bounded_as_the_cloud_says() -> None:
     pair = Pair()
     for number in range(REQUESTS_MAX):
         pair.ship(blocks(1, first_seq=number))
-    assert pair.gateway.room_bytes == 0
-    assert not pair.gateway.fits(1)
+    assert pair.gateway.room().bytes_max == 0
+    assert not pair.gateway.fits(Lane.LIVE, 1)
 
 
 def test_blocks_without_an_answer_end_the_connection_at_their_deadline() -> None:
@@ -236,7 +236,7 @@ def test_a_probe_measures_round_trip_and_clock_and_finds_a_cloud_that_hangs() ->
 def test_a_probe_brings_credit_that_was_lost() -> None:
     pair = Pair(credit_bytes=0)
     pair.gateway.receive(encode_frame(frames.ProbeAnswer(1, BASE_MS, CREDIT)), 100.0, BASE_MS)
-    assert pair.gateway.fits(1000)
+    assert pair.gateway.fits(Lane.LIVE, 1000)
 
 
 def test_silence_ends_the_connection_at_either_end() -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocols.messages import Command, CommandState, Lane
 from sync.link.asgi import RejectedError
 from sync.link.frames import CommandProgress, Goodbye, decode_frame
-from sync.link.server import NotTakenError
+from sync.link.ports import NotTakenError
 from sync.link.status import LinkState
 from sync.link.tokens import sign
 from sync.registry import Device, RegistryChange, StaleReplicaError
@@ -146,7 +146,7 @@ async def test_one_lost_answer_stalls_nothing() -> None:
 async def test_a_damaged_block_is_refused_alone_and_sent_again() -> None:
     cloud, log = Cloud(), Log(blocks(10, 20))
     damaged = log.made[3][:-1] + bytes((log.made[3][-1] ^ 1,))
-    log.spoil = lambda block: damaged if block is log.made[3] and log.rewinds == 1 else block
+    log.spoil = lambda block: damaged if block is log.made[3] and log.returns == 1 else block
     async with serving(cloud.app) as port, linking(client(port, log)) as link:
         await drained(log)
         assert link.status.connections == 1
@@ -159,7 +159,7 @@ async def test_a_damaged_block_is_refused_alone_and_sent_again() -> None:
 async def test_a_resend_waits_for_the_answers_that_are_still_out() -> None:
     cloud, log = Cloud(), Log(blocks(600))
     damaged = log.made[0][:-1] + bytes((log.made[0][-1] ^ 1,))
-    log.spoil = lambda block: damaged if block is log.made[0] and log.rewinds == 1 else block
+    log.spoil = lambda block: damaged if block is log.made[0] and log.returns == 1 else block
 
     async def take_time(arrived: list[bytes]) -> None:
         await asyncio.sleep(0.1 if len(arrived) > 500 else 0.6)
@@ -326,7 +326,7 @@ async def test_stopping_while_the_handshake_hangs_does_not_wait_for_it() -> None
 
 async def test_what_the_log_raises_comes_out() -> None:
     class Failing(Log):
-        def rewind(self) -> None:
+        def give_back(self) -> None:
             raise OSError("disk is gone")
 
     cloud = Cloud()

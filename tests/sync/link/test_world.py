@@ -20,7 +20,7 @@ from protocols.messages import Lane
 from sync.link import frames
 from sync.link.cloud_end import CloudEnd
 from sync.link.errors import LinkError
-from sync.link.frames import CommandProgress, Hello, RegistryAsk, Span, Welcome
+from sync.link.frames import CommandProgress, Credit, Hello, RegistryAsk, Span, Welcome
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import CREDIT_BYTES_MIN, Deadlines
 from sync.link.protocol import BlockRefused, Shipped
@@ -144,7 +144,7 @@ class Wire:
         for event in self.cloud.receive(data, self.world.now_s, BASE_MS):
             match event:
                 case Hello():
-                    self.cloud.greet("demo", "quay-1", self.credit, BASE_MS)
+                    self.cloud.greet("demo", "quay-1", Credit(self.credit), BASE_MS)
                 case Shipped():
                     assert self.cloud.in_flight_bytes <= self.credit
                     if self.fault == "mute" and self.world.rng.random() < 0.2:
@@ -209,17 +209,17 @@ class Wire:
 
     def send(self) -> None:
         due = self.rewind_at and self.world.now_s >= self.rewind_at
-        while not due and self.gateway.welcome is not None and self.gateway.room_bytes > self.gateway.window_bytes // 4:
+        while not due and self.gateway.room().bytes_max:
             before = self.world.log.at
             taken = self.world.log.next(self.world.rng.randint(1, 40))
             if not taken:
                 return
-            if not self.gateway.fits(sum(map(len, taken))):
+            lane = self.world.rng.choice(list(Lane))
+            if not self.gateway.fits(lane, sum(map(len, taken))):
                 self.world.log.at = before
                 return
-            lane = self.world.rng.choice(list(Lane))
             self.gateway.ship(lane, taken, self.world.now_s)
-            assert self.gateway.in_flight_bytes <= self.credit
+            assert self.gateway.window.in_flight_bytes <= self.credit
 
     def tick(self) -> None:
         if not self.open:
