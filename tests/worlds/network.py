@@ -108,6 +108,7 @@ class End:
     def __init__(self, connection: Connection, way: Way) -> None:
         self.way: Way = way
         self.closed = False
+        self.sent_bytes = 0
         self.owner: Process | None = None
         self._connection = connection
         self._path = connection.path
@@ -134,6 +135,7 @@ class End:
         if self.closed:
             raise TransportClosedError("the connection is gone")
         self._under_way_bytes += len(data)
+        self.sent_bytes += len(data)
         self._put(self.peer.arrive, data)
 
     async def close(self, code: int, reason: str) -> None:
