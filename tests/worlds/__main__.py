@@ -29,7 +29,7 @@ def main() -> int:
     for failure in failures[:3]:
         _tell(failure)
     if failures:
-        seeds = " ".join(str(failure.seed) for failure in failures)
+        seeds = " ".join(str(failure.seed) for failure in failures[:50])
         print(f"{len(failures)} of {number_text(options.seeds)} worlds broke a law: seeds {seeds}")
     else:
         print(f"{number_text(options.seeds)} worlds, no law broken")

@@ -1,101 +1,194 @@
-"""The cloud as production wires it (cloud/app.py)."""
+"""The cloud as production wires it (cloud/app.py): one process or several, on one JetStream and one database."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final
 
-from protocols.block import open_block
-from protocols.messages import Command, Lane
+from cloud.services.links import _Intake
+from cloud.services.processor import Processor
+from cloud.services.receiver import Receiver
+from cloud.services.replay import InboxReplay
+from cloud.services.runner import ServiceRunner
+from cloud.services.transponder import Transponder
+from cloud.topics import TOPICS
+from protocols.messages import Command
 from sync.link.frames import CommandProgress
 from sync.link.server import GatewaySession, serve
 from sync.registry import RegistryChange
 from tests.worlds.clocks import true_ms
-from tests.worlds.devices import Name, name_of
+from tests.worlds.cloud_book import CloudBook
 from tests.worlds.gateway import Gateway
+from tests.worlds.jetstream import JetBus, Nats
 from tests.worlds.laws import Laws
 from tests.worlds.loop import Process, SimulatedLoop
 from tests.worlds.network import End, die
+from tests.worlds.registry import PROJECT, WorldRegistry
+from tests.worlds.store import MemoryStore
 from tests.worlds.trace import Trace
+
+LAYOUTS: Final = (
+    (("links", "processor", "transponder", "replay"),),
+    (("links",), ("processor", "transponder", "replay")),
+    (("links",), ("processor", "transponder", "replay"), ("processor", "transponder")),
+)
+"""Which parts run in which process."""
 
 
 class Cloud:
+    """What is durable, and the processes that work on it."""
+
     def __init__(
         self, loop: SimulatedLoop, rng: random.Random, laws: Laws, trace: Trace, gateways: list[Gateway]
     ) -> None:
         self.loop = loop
         self.random = rng
         self.trace = trace
+        self.laws = laws
         self.gateways = gateways
-        self.stored: dict[str, dict[tuple[int, int], Name]] = {gateway.name: {} for gateway in gateways}
+        self.sources = {gateway.name: number for number, gateway in enumerate(gateways, 1)}
+        self.uncertain = 0.0
+        """Share of commits in which the connection to the database is lost."""
+        self.store = MemoryStore(self._pause, self._uncertain, lambda tx: self.book.on_commit(tx))
+        self.store.tables.projects = dict.fromkeys(self.sources.values(), PROJECT)
+        self.book = CloudBook(self.store.tables, laws, trace, {self.sources[each.name]: each.book for each in gateways})
+        self.registry = WorldRegistry(loop, self.store)
+        self.nats = Nats(loop, rng, trace, TOPICS, self.book.on_synced)
+        self.admin = Process(loop, "admin", lambda: 0.001)
+        """Whoever uses the API."""
+        self.processes = [
+            CloudProcess(self, f"cloud{number}", parts) for number, parts in enumerate(rng.choice(LAYOUTS), 1)
+        ]
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is on its way."""
+        tables = self.store.tables
+        return (
+            self.nats.empty
+            and all(each.process is not None for each in self.processes)
+            and not any(
+                (held.project_id, held.row.network_id, held.row.alias_key, held.row.alias) in tables.aliases
+                for held in tables.inbox.values()
+            )
+        )
+
+    @property
+    def standing(self) -> str:
+        """For people."""
+        return f"{len(self.store.tables.inbox)} in the inbox, JetStream {'empty' if self.nats.empty else 'busy'}"
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(0.0002 + 0.0008 * self.random.random())
+
+    def _uncertain(self) -> bool | None:
+        if self.uncertain and self.random.random() < self.uncertain:
+            return self.random.random() < 0.5
+        return None
+
+    def crash_database(self, *, back_s: float) -> None:
+        self.trace.add("database", "crash")
+        self.store.crash()
+        self.loop.outside(back_s, setattr, self.store, "down", False)
+
+    def crash_nats(self, *, back_s: float) -> None:
+        if self.nats.up:
+            self.nats.crash()
+            self.loop.outside(back_s, self.nats.start)
+
+
+class CloudProcess:
+    """One process: runs again whenever it ends."""
+
+    def __init__(self, cloud: Cloud, name: str, parts: tuple[str, ...]) -> None:
+        self.cloud = cloud
+        self.name = name
+        self.parts = parts
         self.process: Process | None = None
         self.lives = 0
-        self.ends: list[End] = []
-        for gateway in gateways:
-            stored = self.stored[gateway.name]
-            gateway.book.has = lambda epoch, first, end, stored=stored: all(
-                (epoch, seq) in stored for seq in range(first, end)
-            )
+        self.receiver: Receiver | None = None
+        self._ends: list[End] = []
 
     def boot(self) -> None:
-        if self.process is None:
-            self.lives += 1
-            self.process = Process(self.loop, f"cloud.{self.lives}", lambda: 0.001)
-            self.trace.add("cloud", "up")
-            for gateway in self.gateways:
-                gateway.path.listen = lambda end, name=gateway.name: self._accept(name, end)
+        if self.process is not None:
+            return
+        cloud = self.cloud
+        self.lives += 1
+        self.process = Process(cloud.loop, f"{self.name}.{self.lives}", lambda: 0.001)
+        cloud.trace.add(self.name, "up", *self.parts)
+        self.process.do(self._start, self.process)
 
     def crash(self, *, power: bool, back_s: float) -> None:
+        """`power`: the other ends of its connections are not told."""
         process = self.process
         if process is None:
             return
+        cloud = self.cloud
         self.process = None
         process.kill()
-        self.trace.add("cloud", "killed")
-        for gateway in self.gateways:
-            gateway.path.listen = None
-        for end in self.ends:
+        cloud.trace.add(self.name, "power cut" if power else "killed")
+        if "links" in self.parts:
+            for gateway in cloud.gateways:
+                gateway.path.listen = None
+        for end in self._ends:
             die(end, told=not power)
-        self.ends.clear()
-        self.loop.outside(back_s, self.boot)
+        self._ends.clear()
+        cloud.loop.outside(0.01 + 2.0 * cloud.random.random() * power, cloud.store.abandon, process)
+        cloud.loop.outside(back_s, self.boot)
 
-    def _accept(self, name: str, end: End) -> None:
-        assert self.process is not None
-        self.ends = [other for other in self.ends if not other.closed]
-        self.ends.append(end)
-        self.process.run(self._serve(name, end))
+    def _start(self, process: Process) -> None:
+        cloud = self.cloud
+        bus = JetBus(cloud.nats)
+        stop = asyncio.Event()
+        replica = cloud.registry.replica()
+        runs: list[Callable[[asyncio.Event], Coroutine[Any, Any, None]]] = []
+        if "processor" in self.parts:
+            runs.append(ServiceRunner(Processor(replica), bus, cloud.store).run)
+        if "transponder" in self.parts:
+            runs.append(ServiceRunner(Transponder(lambda: true_ms(cloud.loop.now)), bus, cloud.store).run)
+        if "replay" in self.parts:
+            replay = InboxReplay(replica, bus, cloud.store)
+            replica.on_change = lambda project_id: process.do(replay.want, project_id)
+            runs.append(replay.run)
+        if "links" in self.parts:
+            receiver = self.receiver = Receiver(bus, cloud.store)
+            runs.append(receiver.run)
+            for gateway in cloud.gateways:
+                gateway.path.listen = lambda end, name=gateway.name: self._accept(process, receiver, name, end)
+        for run in runs:
+            process.run(run(stop)).add_done_callback(lambda task: self._ended(process, task))
 
-    async def _serve(self, name: str, end: End) -> None:
+    def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
+        if process.alive:
+            self.cloud.trace.add(self.name, "ended", repr(task.exception()))
+            self.crash(power=False, back_s=1.0)
+
+    def _accept(self, process: Process, receiver: Receiver, name: str, end: End) -> None:
+        self._ends = [other for other in self._ends if not other.closed]
+        self._ends.append(end)
+        process.run(self._serve(receiver, name, end)).add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.cloud.laws.broken("nothing fails unseen", f"a session: {task.exception()!r}")
+
+    async def _serve(self, receiver: Receiver, name: str, end: End) -> None:
         session = GatewaySession(
-            project_id="p",
+            project_id=PROJECT,
             gateway_id=name,
-            intake=_Intake(self, name),
+            intake=_Intake(receiver, self.cloud.sources[name]),
             registry=_NoRegistry(),
             commands=_NoCommands(),
-            wall_ms=lambda: true_ms(self.loop.now),
+            wall_ms=lambda: true_ms(self.cloud.loop.now),
         )
         await serve(end, session)
 
 
-class _Intake:
-    def __init__(self, cloud: Cloud, name: str) -> None:
-        self._cloud = cloud
-        self._name = name
-
-    async def accept(self, lane: Lane, blocks: list[bytes]) -> None:
-        await asyncio.sleep(0.001 + 0.01 * self._cloud.random.random())
-        stored = self._cloud.stored[self._name]
-        for block in blocks:
-            head, batches = open_block(block)
-            seq = head.first_seq
-            for batch in batches:
-                for payload in batch.payloads:
-                    stored[head.epoch, seq] = name_of(payload)
-                    seq += 1
-
-
 class _NoRegistry:
+    """Gateways resolve nothing here."""
+
     async def changes(self, base_revision: int) -> AsyncIterator[RegistryChange]:
         await asyncio.Event().wait()
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from edge.background import Background, restarted
@@ -24,13 +24,17 @@ from tests.worlds.clocks import MachineClock
 from tests.worlds.devices import Name
 from tests.worlds.disk import FOLDER, WorldDisk
 from tests.worlds.edge_bus import EdgeBus
-from tests.worlds.laws import GatewayBook, Laws
+from tests.worlds.gateway_book import GatewayBook
+from tests.worlds.laws import Laws
 from tests.worlds.loop import Process, SimulatedLoop
 from tests.worlds.network import Path, die
 from tests.worlds.trace import Trace
 
 SEGMENT_BYTES: Final = 8 * 1024
 """A world's messages fill some of them."""
+
+FAREWELL_S: Final = 12.0
+"""For the link to say goodbye and close."""
 
 
 class Gateway:
@@ -82,6 +86,18 @@ class Gateway:
             if self.clock.state() != 2:
                 self.loop.outside(5 + 30 * self.random.random(), self.clock.synchronize)
         self.loop.outside(back_s, self.boot)
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing waits in the log."""
+        life = self.life
+        return life is not None and life.listening and life.log.accounting().pending == 0
+
+    @property
+    def standing(self) -> str:
+        """For people."""
+        life = self.life
+        return "down" if life is None else str(life.log.accounting()) if life.listening else "starting"
 
     def listener(self) -> Life | None:
         """What devices find."""
@@ -159,8 +175,7 @@ class Life:
         )
         await up.enter_async_context(self.background.needed("recorder", self.recorder.run()))
         await up.enter_async_context(self.background.needed("collector", self.collector.run()))
-        linked = asyncio.Event()
-        await up.enter_async_context(restarted("link", lambda: self.link.run(linked)))
+        await up.enter_async_context(_linked(self.link))
 
     def _hello(self) -> Hello:
         clock = self.gateway.clock
@@ -176,6 +191,18 @@ class Life:
 
     def acknowledged(self, names: list[Name]) -> None:
         self.gateway.book.acknowledged(names)
+
+
+@contextlib.asynccontextmanager
+async def _linked(link: LinkClient) -> AsyncIterator[None]:
+    """At the end the cloud is told, as far as it listens."""
+    stop = asyncio.Event()
+    async with restarted("link", lambda: link.run(stop)) as running:
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait((running,), timeout=FAREWELL_S)
 
 
 class Downlink:

@@ -238,12 +238,12 @@ class JetBus:
         except TimeoutError:
             raise BusError(f"JetStream did not answer within {PUBLISH_S:g} s") from None
 
-    async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False) -> Reader:
+    async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False, lane: Lane | None = None) -> Reader:
         while not self._nats.up:
             await asyncio.sleep(0.25)
         process = PROCESS.get()
         assert process is not None
-        reader = JetReader(self._nats, process, topic, channel)
+        reader = JetReader(self._nats, process, topic, channel, lane)
         self._nats.subscribe(reader)
         return reader
 
@@ -282,11 +282,12 @@ class JetReader:
 
     missed = 0
 
-    def __init__(self, nats: Nats, process: Process, topic: str, channel: str) -> None:
+    def __init__(self, nats: Nats, process: Process, topic: str, channel: str, lane: Lane | None) -> None:
         self.nats = nats
         self.topic = topic
         self.channel = channel
         self._process = process
+        self._lane = lane
         self._queue: LaneQueue[JetDelivery] = LaneQueue()
         self._unanswered: dict[JetDelivery, None] = {}
         self._pulled = dict.fromkeys(Lane, 0)
@@ -312,7 +313,8 @@ class JetReader:
             self.nats.give_back(delivery)
 
     def has_room(self, lane: Lane) -> bool:
-        return self._process.alive and not self._closed and self._pulled[lane] < PULL_BATCHES
+        mine = self._lane is None or self._lane is lane
+        return mine and self._process.alive and not self._closed and self._pulled[lane] < PULL_BATCHES
 
     def taken(self, delivery: JetDelivery) -> None:
         self._pulled[delivery.lane] += 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import structlog
@@ -31,8 +32,9 @@ class Trace:
             for now_s, who, what, facts in self._lines
         ]
 
-    def take_logs(self) -> None:
-        """What production code logs from now on stands here."""
+    @contextlib.contextmanager
+    def takes_logs(self) -> Iterator[None]:
+        """What production code logs meanwhile stands here."""
 
         def take(_logger: Any, method: str, event: Any) -> Any:
             process = PROCESS.get()
@@ -43,7 +45,12 @@ class Trace:
                 self.add("", repr(error))
             raise structlog.DropEvent
 
+        before = structlog.get_config()
         structlog.configure(processors=[take], wrapper_class=_Logger, cache_logger_on_first_use=False)
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
 
 
 _Logger = structlog.make_filtering_bound_logger("info")

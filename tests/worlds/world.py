@@ -9,22 +9,35 @@ from typing import Final
 import msgspec
 
 from tests.worlds.cloud import Cloud
-from tests.worlds.devices import PLAIN, Device, Kind
+from tests.worlds.devices import KEYED, PLAIN, Device, Kind
+from tests.worlds.ending import check_ending
+from tests.worlds.faults import Faults
 from tests.worlds.gateway import Gateway
 from tests.worlds.laws import Laws
 from tests.worlds.loop import SimulatedLoop, SpinError
 from tests.worlds.trace import Trace
 
 GATEWAYS: Final = 3
-DEVICES: Final = 6
-MESSAGES: Final = 60
-"""Of a device: 1,080 altogether."""
-FAULTS: Final = 22
+KINDS: Final = (
+    Kind.TELEMETRY,
+    Kind.EVENT,
+    Kind.ALARM,
+    Kind.KEYED,
+    Kind.LATE,
+    Kind.STRANGER,
+    Kind.GARBLED,
+    Kind.STOPPED,
+)
+"""Of a gateway's devices."""
+MESSAGES: Final = 44
+"""Of a device: 1,056 altogether."""
+FAULTS: Final = 24
 FAULTS_S: Final = 100.0
 """Virtual seconds in which devices publish and faults come."""
-QUIET_S: Final = 400.0
+QUIET_S: Final = 600.0
 """By then all has arrived: twice the longest waits of every part, one behind the other."""
-KINDS: Final = (Kind.TELEMETRY, Kind.TELEMETRY, Kind.KEYED, Kind.ALARM, Kind.LATE, Kind.GARBLED)
+LOOK_S: Final = 1.0
+"""Virtual seconds between two looks at whether all has arrived."""
 
 
 class Outcome(msgspec.Struct):
@@ -48,7 +61,7 @@ class World:
         self.gateways = [
             Gateway(
                 self.loop,
-                random.Random(self.random.getrandbits(64)),
+                self._more_random(),
                 f"g{number}",
                 self.laws,
                 self.trace,
@@ -56,60 +69,81 @@ class World:
             )
             for number in range(1, GATEWAYS + 1)
         ]
-        self.cloud = Cloud(self.loop, random.Random(self.random.getrandbits(64)), self.laws, self.trace, self.gateways)
+        self.cloud = Cloud(self.loop, self._more_random(), self.laws, self.trace, self.gateways)
+        self.late: list[tuple[str, str]] = []
+        """Devices that are registered once their messages wait, and their networks."""
         self.devices = [
-            self._device(gateway, f"{gateway.name}-d{number}", kind)
-            for gateway in self.gateways
-            for number, kind in enumerate(KINDS)
+            self._device(gateway, f"{gateway.name}-{kind.value}", kind) for gateway in self.gateways for kind in KINDS
         ]
-        self.faults = 0
-        self.over = False
-
-    def _device(self, gateway: Gateway, name: str, kind: Kind) -> Device:
-        device = Device(
-            self.loop,
-            random.Random(self.random.getrandbits(64)),
-            name,
-            kind,
-            messages=MESSAGES,
-            until_s=FAULTS_S,
-            network_id=PLAIN,
-        )
-        device.listener = gateway.listener
-        return device
+        self.faults = Faults(self.loop, self._more_random(), self.trace, self.gateways, self.cloud)
 
     def run(self) -> Outcome:
         collects = gc.isenabled()
         gc.disable()  # its moments are nobody's choice, and objects here do not live long
-        self.trace.take_logs()
         try:
-            self._run()
-        except SpinError as error:
-            self.laws.broken("time passes", str(error))
+            with self.trace.takes_logs():
+                try:
+                    self._run()
+                except SpinError as error:
+                    self.laws.broken("time passes", str(error))
+                lines = self.trace.lines()
+                self.loop.dispose()
         finally:
-            self.loop.dispose()
             if collects:
                 gc.enable()
         return Outcome(
             self.seed,
             self.laws.violations,
-            self.trace.lines(),
+            lines,
             messages=sum(device.published for device in self.devices),
-            faults=self.faults,
+            faults=self.faults.count,
             records=sum(len(gateway.book.records) for gateway in self.gateways),
             steps=self.loop.steps,
             virtual_s=self.loop.now,
         )
 
+    def _more_random(self) -> random.Random:
+        """Apart, so that what one part draws changes nothing for the others."""
+        return random.Random(self.random.getrandbits(64))
+
+    def _device(self, gateway: Gateway, name: str, kind: Kind) -> Device:
+        network_id = KEYED if kind is Kind.KEYED else PLAIN
+        device = Device(
+            self.loop,
+            self._more_random(),
+            name,
+            kind,
+            messages=MESSAGES,
+            until_s=FAULTS_S * 0.9,
+            network_id=network_id,
+        )
+        device.listener = gateway.listener
+        if kind is Kind.LATE:
+            self.late.append((name, network_id))
+        elif kind is not Kind.STRANGER:
+            self.cloud.registry.add(name, network_id, stopped=kind is Kind.STOPPED)
+        return device
+
+    def _register(self, name: str, network_id: str) -> None:
+        self.trace.add("api", "registers", name)
+        self.cloud.admin.run(self.cloud.registry.register(name, network_id))
+
     def _run(self) -> None:
         for gateway in self.gateways:
             self.loop.outside(self.random.random(), gateway.boot)
-        self.loop.outside(self.random.random(), self.cloud.boot)
+        for process in self.cloud.processes:
+            self.loop.outside(self.random.random(), process.boot)
         for _ in range(FAULTS):
-            self.loop.outside(1 + (FAULTS_S - 2) * self.random.random(), self._fault)
+            self.loop.outside(1 + (FAULTS_S - 2) * self.random.random(), self.faults.begin)
         if not self.loop.run_until(self._broken, until_s=FAULTS_S):
-            self._mend()
-            if not self.loop.run_until(lambda: self._broken() or self._drained(), until_s=FAULTS_S + QUIET_S):
+            self.trace.add("world", "faults stop")
+            self.faults.end()
+            settled = self._settles()
+            for name, network_id in self.late:
+                self._register(name, network_id)
+            if settled and self._settles():
+                check_ending(self.laws, self.gateways, self.cloud, self.devices)
+            elif not self._broken():
                 self.laws.broken("progress once faults stop", self._left())
         for failure in self.loop.failures:
             self.laws.broken("nothing fails unseen", f"{failure.get('message')}: {failure.get('exception')!r}")
@@ -117,57 +151,23 @@ class World:
     def _broken(self) -> bool:
         return bool(self.laws.violations)
 
-    def _fault(self) -> None:
-        self.faults += 1
-        rng = self.random
-        gateway = rng.choice(self.gateways)
-        kind = rng.randrange(6)
-        if kind == 0 and gateway.life is not None:
-            life = gateway.life
-            life.process.on_steps_out = lambda: gateway.crash(power=rng.random() < 0.5, back_s=1 + 10 * rng.random())
-            life.process.steps_left = rng.randrange(200)
-        elif kind == 1:
-            gateway.path.block(*rng.choice((("up",), ("down",), ("up", "down"))))
-            self.trace.add(gateway.name, "blocked", *sorted(gateway.path.blocked))
-            self.loop.outside(5 + 50 * rng.random(), gateway.path.unblock)
-        elif kind == 2:
-            told = rng.choice(("both", "gateway", "cloud", "nobody"))
-            self.trace.add(gateway.name, "cut, told:", told)
-            gateway.path.cut(told)
-        elif kind == 3 and self.cloud.process is not None:
-            self.cloud.process.on_steps_out = lambda: self.cloud.crash(
-                power=rng.random() < 0.5, back_s=10 * rng.random()
-            )
-            self.cloud.process.steps_left = rng.randrange(200)
-        elif kind == 4:
-            gateway.disk.write_trouble = 0.2
-            self.trace.add(gateway.name, "disk fails")
-            self.loop.outside(10 * rng.random(), setattr, gateway.disk, "write_trouble", 0.0)
-        elif kind == 5:
-            gateway.bus_loses = 0.3
-            self.loop.outside(10 * rng.random(), setattr, gateway, "bus_loses", 0.0)
+    def _settles(self) -> bool:
+        """Whether all arrives in time."""
+        while self.loop.now < FAULTS_S + QUIET_S:
+            if self.loop.run_until(self._broken, until_s=self.loop.now + LOOK_S):
+                return False
+            if self._arrived():
+                return True
+        return False
 
-    def _mend(self) -> None:
-        self.trace.add("world", "faults stop")
-        self.over = True
-        for gateway in self.gateways:
-            gateway.path.unblock()
-            gateway.disk.write_trouble = 0.0
-            gateway.bus_loses = 0.0
-            if gateway.life is not None:
-                gateway.life.process.steps_left = None
-
-    def _drained(self) -> bool:
-        return all(device.done for device in self.devices) and all(
-            gateway.life is not None and gateway.life.listening and gateway.life.log.accounting().pending == 0
-            for gateway in self.gateways
+    def _arrived(self) -> bool:
+        return (
+            all(device.done for device in self.devices)
+            and all(gateway.drained for gateway in self.gateways)
+            and self.cloud.drained
         )
 
     def _left(self) -> str:
-        return (
-            ", ".join(
-                f"{gateway.name}: {gateway.life.log.accounting() if gateway.life else 'down'}"
-                for gateway in self.gateways
-            )
-            + f"; devices: {[device.name for device in self.devices if not device.done]}"
-        )
+        devices = [device.name for device in self.devices if not device.done]
+        sites = [f"{gateway.name}: {gateway.standing}" for gateway in self.gateways if not gateway.drained]
+        return f"devices {devices}; {'; '.join(sites)}; cloud {self.cloud.standing}"

@@ -1,0 +1,142 @@
+"""What the cloud's engines were told, and what has to hold of the tables at each commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cloud.db.accounting import SourceAccount, _account
+from cloud.model.claim import FATES, INBOX_EPOCH
+from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
+from protocols.block import read_head
+from protocols.shipment import decode_messages, decode_shipment
+from sync.ranges import Ranges
+from tests.worlds.gateway_book import GatewayBook
+from tests.worlds.laws import Laws
+from tests.worlds.store import CurrentValue, MemoryTransaction, Progress, Tables
+from tests.worlds.trace import Trace
+
+RECEIVER: Final = "receiver"
+ACCOUNT_EVERY: Final = 25
+"""Commits between two looks at the accounting."""
+
+PUBLISHES: Final = {RECEIVER: DEFAULT_PROCESSOR, PROCESSOR: WRITER}
+"""What a hop publishes before it commits."""
+
+
+class CloudBook:
+    def __init__(self, tables: Tables, laws: Laws, trace: Trace, gateways: Mapping[int, GatewayBook]) -> None:
+        """`gateways`: by source."""
+        self._tables = tables
+        self._laws = laws
+        self._trace = trace
+        self._gateways = gateways
+        self._synced: dict[tuple[str, int, int], Ranges] = {}
+        """By topic, source and epoch: records that JetStream will not lose."""
+        self._ids: set[bytes] = set()
+        self._commits = 0
+        for source_id, book in gateways.items():
+            book.has = lambda epoch, first, end, source_id=source_id: self.done(RECEIVER, source_id, epoch).covers(
+                first, end
+            )
+
+    def done(self, hop: str, source_id: int, epoch: int) -> Ranges:
+        progress = self._tables.progress.get((hop, source_id, epoch))
+        return Ranges() if progress is None else progress.done
+
+    def on_synced(self, topic: str, data: bytes) -> None:
+        if topic == DEFAULT_PROCESSOR:
+            for consignment in decode_shipment(data):
+                head = read_head(consignment.block)
+                self._sync(topic, consignment.source_id, head.epoch, head.first_seq, head.end_seq)
+        else:
+            for run in decode_messages(data).runs:
+                self._sync(topic, run.source_id, run.epoch, run.first_seq, run.first_seq + run.count)
+
+    def _sync(self, topic: str, source_id: int, epoch: int, first: int, end: int) -> None:
+        self._synced.setdefault((topic, source_id, epoch), Ranges()).add(first, end)
+
+    def on_commit(self, tx: MemoryTransaction) -> None:
+        for hop, settlement in tx.settled:
+            if settlement.done:
+                self._trace.add("database", f"{hop} has", f"{settlement.epoch:x}", list(settlement.done))
+            topic = PUBLISHES.get(hop)
+            if topic is None or settlement.counts["dead_records"]:
+                continue
+            synced = self._synced.get((topic, settlement.source_id, settlement.epoch), Ranges())
+            for first, end in settlement.done:
+                if not synced.covers(first, end):
+                    self._laws.broken(
+                        "recorded means synced by JetStream", f"{hop} {settlement.epoch:x} [{first}, {end})"
+                    )
+        for (_, _, message_id), row in tx.rows.items():
+            if message_id in self._ids:
+                self._laws.broken("no id twice", f"{message_id.hex()}: {row.data!r}")
+            self._ids.add(message_id)
+        self._commits += 1
+        if self._commits % ACCOUNT_EVERY == 0:
+            self.check_accounts()
+
+    def check_accounts(self) -> list[SourceAccount]:
+        accounts = [self._account(source_id) for source_id in self._gateways]
+        for account in accounts:
+            if not account.closed:
+                self._laws.broken("accounting closes", str(account))
+        return accounts
+
+    def _account(self, source_id: int) -> SourceAccount:
+        """As cloud/db/accounting.py asks PostgreSQL for it, in one moment."""
+        by_hop: dict[tuple[int, str], Progress] = {
+            (epoch, hop): progress
+            for (hop, source, epoch), progress in self._tables.progress.items()
+            if source == source_id
+        }
+        row: dict[str, Any] = dict.fromkeys(FATES, 0)
+        for progress in by_hop.values():
+            for fate, number in progress.counts.items():
+                row[fate] += number
+        waiting: Counter[str] = Counter()
+        for epoch in sorted({epoch for epoch, _ in by_hop}):
+            received, processed, written = (_of(by_hop, epoch, hop) for hop in (RECEIVER, PROCESSOR, TRANSPONDER))
+            sent = Ranges((*processed, *_of(by_hop, epoch, "inbox")))
+            waiting["records_in_pipeline"] += _missing(received, processed)
+            waiting["processor_ahead"] += _missing(processed, received)
+            waiting["records_at_writer"] += _missing(sent, written)
+            waiting["writer_ahead"] += _missing(written, sent)
+        replayed = _of(by_hop, INBOX_EPOCH, TRANSPONDER)
+        waiting["replayed_ahead"] = sum(
+            1
+            for held in self._tables.inbox.values()
+            if held.row.source_id == source_id and held.row.replay_seq is not None and held.row.replay_seq in replayed
+        )
+        for name in ("records_in_pipeline", "processor_ahead", "records_at_writer", "writer_ahead", "replayed_ahead"):
+            row[name] = waiting[name]
+        return _account({"source_id": source_id, "kind": "gateway", "gateway_id": None, **row})
+
+    def check_current(self) -> None:
+        """Current values are the newest of history, whatever came when."""
+        newest: dict[tuple[int, str], CurrentValue] = {}
+        for row in self._tables.history.values():
+            for attribute in ("d", "n"):
+                name = (row.device_id, attribute)
+                value = CurrentValue(row.event_time, row.received_time, row.id, b"")
+                newest[name] = max(newest.get(name, value), value)
+        for name, value in newest.items():
+            held = self._tables.current.get(name)
+            if held is None or (held.event_time, held.received_time, held.id) != (
+                value.event_time,
+                value.received_time,
+                value.id,
+            ):
+                self._laws.broken("late data never replaces a newer current value", f"{name}: {held}, newest {value}")
+
+
+def _of(by_hop: Mapping[tuple[int, str], Progress], epoch: int, hop: str) -> Ranges:
+    progress = by_hop.get((epoch, hop))
+    return Ranges() if progress is None else progress.done
+
+
+def _missing(left: Ranges, right: Ranges) -> int:
+    """Numbers of `left` that `right` does not hold."""
+    return sum(end - start for first, behind in left for start, end in right.missing(first, behind))

@@ -1,0 +1,81 @@
+"""What one site's disk and devices were told, which tells what has to be in the cloud in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from protocols.block import open_block
+from protocols.messages import Priority
+from tests.worlds.devices import Name, name_of
+from tests.worlds.disk import Held
+from tests.worlds.laws import Laws
+from tests.worlds.trace import Trace
+
+Place = tuple[int, int]
+"""Epoch and number of a record."""
+
+
+class Record(msgspec.Struct):
+    """What is known of one record of a log."""
+
+    name: Name
+    priority: Priority
+    synced: bool
+    """A write of it returned well."""
+    excused: bool = False
+    """Lost with a disk that was replaced by an older copy: nobody can tell of it."""
+    harmed: bool = False
+    """Its block was damaged on the disk."""
+
+
+class GatewayBook:
+    """What one site's disk and devices were told."""
+
+    def __init__(self, name: str, laws: Laws, trace: Trace) -> None:
+        self.name = name
+        self.records: dict[Place, Record] = {}
+        self.places: dict[Name, list[Place]] = {}
+        """Of what is synced."""
+        self.acknowledged_names: set[Name] = set()
+        self.has: Callable[[int, int, int], bool] = lambda epoch, first, end: True
+        """Whether the cloud has these records for good."""
+        self._laws = laws
+        self._trace = trace
+
+    def on_block(self, held: Held) -> None:
+        head, batches = open_block(held.data)
+        synced = "synced" if held.synced else "torn"
+        self._trace.add(self.name, f"block {synced}", f"{head.epoch:x}", head.first_seq, head.end_seq)
+        seq = head.first_seq
+        for batch in batches:
+            for origin, payload in zip(batch.origin_index, batch.payloads, strict=True):
+                self._on_record((head.epoch, seq), name_of(payload), batch.origins[origin].priority, held.synced)
+                seq += 1
+
+    def _on_record(self, place: Place, name: Name, priority: Priority, synced: bool) -> None:
+        known = self.records.get(place)
+        if known is None:
+            self.records[place] = Record(name, priority, synced)
+        elif known.name != name:
+            self._laws.broken("a number is given once", f"{self.name} {place}: {known.name}, then {name}")
+            return
+        elif known.synced or not synced:
+            return
+        else:
+            known.synced = True
+        if synced:
+            self.places.setdefault(name, []).append(place)
+
+    def acknowledged(self, names: list[Name]) -> None:
+        for name in names:
+            if name not in self.places:
+                self._laws.broken("acknowledged means on disk", f"{self.name} told {name}, which is not synced")
+        self._trace.add(self.name, "acknowledged", *(f"{device}/{number}" for device, number in names))
+        self.acknowledged_names.update(names)
+
+    def accepted(self, epoch: int, first: int, end: int) -> None:
+        self._trace.add(self.name, "accepted", f"{epoch:x}", first, end)
+        if not self.has(epoch, first, end):
+            self._laws.broken("accepted means synced in the cloud", f"{self.name} {epoch:x} [{first}, {end})")
