@@ -15,13 +15,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from edge.anchors import Anchors, FolderFile
 from edge.background import Background, restarted
 from edge.config import EdgeConfig, MqttConfig
 from edge.credentials import Credentials
 from edge.data_folder import DataFolder, Running
 from edge.downlink import GatewayDownlink
 from edge.identity import Identity, load_identity
-from edge.listeners.clock import SystemClock
+from edge.listeners.clock import StampClock, SystemClock
 from edge.listeners.collector import Collector
 from edge.listeners.mqtt import MqttListener, TlsFiles
 from edge.recorder import CHANNEL, Recorder

@@ -6,8 +6,10 @@ Running. Its content means nothing while nobody holds the lock.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +66,26 @@ class DataFolder:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """A file of mode 0600, whole or not at all, also through a power cut; durable when it returns. Raises OSError."""
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def running(path: Path) -> Running | None:

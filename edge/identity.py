@@ -6,9 +6,6 @@ identity.json   project, gateway, addresses of the cloud; mode 0600
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from edge.data_folder import write_whole
 from protocols.errors import UNREADABLE
 from sync.link.tokens import sign
 from tidegate.console import UserError
@@ -105,25 +103,10 @@ def save_enrolment(data_dir: Path, enrolment: Enrolment) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, also through a power cut. Raises UserError."""
+    """Raises UserError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-        try:
-            with os.fdopen(number, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(path, data)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}", "choose a data folder that this user may write to"

@@ -24,6 +24,9 @@ DEVICE_TIME_MIN_MS: Final = 946_684_800_000
 DEVICE_TIME_AHEAD_MAX_MS: Final = 5 * 60 * 1000
 """A device may be this far ahead of the gateway; beyond it, its clock is wrong."""
 
+CLOCK_UNSET_BEFORE_MS: Final = 1_577_836_800_000
+"""2020-01-01T00:00:00Z: a gateway's wall clock before it was never set."""
+
 DRIFT_PARTS: Final = 10_000
 """A boot clock gains or loses at most one part in so many (100 ppm): cheap quartz stays below it at any usual
 temperature."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from protocols.messages import ClockState
+from protocols.times import CLOCK_UNSET_BEFORE_MS
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _TIMEX_BYTES: Final = 512
-"""More than any platform's `struct timex`, whose first field, `modes` 0, asks and sets nothing."""
+"""More than any platform's `struct timex`."""
 _TIME_ERROR: Final = 5
-_WALL_MIN_MS: Final = 1_577_836_800_000
-"""2020-01-01: a wall clock before it was never set."""
 
 
 class ClockSource(Protocol):
@@ -33,6 +33,23 @@ class ClockSource(Protocol):
 
     def state(self) -> ClockState: ...
 
+    def error_ms(self) -> int:
+        """The wall clock is within ± so much of true time, as whoever synchronizes it says. Means something only while
+        it is synchronized."""
+        ...
+
+
+class _Timex(ctypes.Structure):
+    """The head of `struct timex`; `modes` 0 asks and sets nothing."""
+
+    _fields_: ClassVar = [
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror_us", ctypes.c_long),
+        ("rest", ctypes.c_char * _TIMEX_BYTES),
+    ]
+
 
 class SystemClock:
     """The machine's own clocks (clock_gettime(2), adjtimex(2))."""
@@ -48,7 +65,33 @@ class SystemClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
     def state(self) -> ClockState:
-        """Synchronized while the kernel says that some service (NTP, PTP, a GPS) keeps its clock within bounds."""
-        if self._adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)) not in (-1, _TIME_ERROR):
-            return ClockState.SYNCHRONIZED
-        return ClockState.RESTORED if self.wall_ms() >= _WALL_MIN_MS else ClockState.UNSET
+        """Synchronized while the kernel says that some service (NTP, PTP, a GPS) keeps its clock within bounds. A clock
+        that was never set is not, whatever is said of it."""
+        if self.wall_ms() < CLOCK_UNSET_BEFORE_MS:
+            return ClockState.UNSET
+        kept = self._adjtimex(ctypes.byref(_Timex())) not in (-1, _TIME_ERROR)
+        return ClockState.SYNCHRONIZED if kept else ClockState.RESTORED
+
+    def error_ms(self) -> int:
+        timex = _Timex()
+        self._adjtimex(ctypes.byref(timex))
+        return 1 + int(timex.maxerror_us) // 1000
+
+
+class StampClock:
+    """The clock that batches are stamped by: the machine's, synchronized only where more than its kernel says so."""
+
+    def __init__(self, clock: ClockSource, is_synchronized: Callable[[], bool]) -> None:
+        """`is_synchronized`: whether the wall clock is true, asked once a batch."""
+        self.boot = clock.boot
+        self.wall_ms = clock.wall_ms
+        self.boot_ms = clock.boot_ms
+        self.error_ms = clock.error_ms
+        self._state = clock.state
+        self._is_synchronized = is_synchronized
+
+    def state(self) -> ClockState:
+        state = self._state()
+        if state is ClockState.SYNCHRONIZED and not self._is_synchronized():
+            return ClockState.RESTORED
+        return state

@@ -20,6 +20,7 @@ from websockets.http11 import Response
 
 from protocols.errors import UNREADABLE
 from protocols.limits import LINK_FRAME_BYTES_MAX
+from protocols.times import CLOCK_UNSET_BEFORE_MS
 from sync.link.errors import DialError, TransportClosedError
 from sync.link.limits import RETRY_AFTER_S_MAX, TEXT_BYTES_MAX, Deadlines
 
@@ -35,9 +36,6 @@ is given: so that it is seen to get on, answers to pings come in between, and wh
 
 TCP_NOTSENT_LOWAT: Final = 25
 """tcp(7) of Linux; Python's socket has no name for it."""
-
-CLOCK_UNSET_BEFORE_MS: Final = 1_577_836_800_000
-"""2020-01-01: a machine whose wall clock says less has just booted without a clock that it could trust."""
 
 NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h, which Python's ssl has no name for."""
@@ -175,21 +173,36 @@ def _http_refusal(response: Response) -> DialError:
     what = ": ".join(filter(None, (problem.type.rpartition(":")[2], problem.detail))) or response.reason_phrase
     return DialError(
         f"the cloud answered {response.status_code} {what}"[:TEXT_BYTES_MAX],
-        _retry_after_s(response.headers.get("Retry-After", ""), time.time()),
+        _retry_after_s(_header(response, "Retry-After"), _header(response, "Date")),
         problem.server_time_ms,
     )
 
 
-def _retry_after_s(value: str, now_s: float) -> float:
-    """RFC 9110, 10.2.3: seconds or a date; 0 if there is none."""
+def _header(response: Response, name: str) -> str:
+    """Its first value, should a proxy have added another; empty if there is none."""
+    return next(iter(response.headers.get_all(name)), "")
+
+
+def _retry_after_s(value: str, date: str) -> float:
+    """RFC 9110, 10.2.3: seconds or a date, which counts from the answer's own `date`: this machine's clock may be
+    wrong. 0 if there is none."""
     if value.isdecimal():
         wait_s = float(value)
     else:
-        try:
-            wait_s = email.utils.parsedate_to_datetime(value).timestamp() - now_s
-        except ValueError:
+        until_s = _http_date_s(value)
+        if until_s is None:
             return 0.0
+        from_s = _http_date_s(date)
+        wait_s = until_s - (time.time() if from_s is None else from_s)
     return min(max(wait_s, 0.0), RETRY_AFTER_S_MAX)
+
+
+def _http_date_s(value: str) -> float | None:
+    """Unix seconds; None for what is no date."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def is_loopback(url: str) -> bool:

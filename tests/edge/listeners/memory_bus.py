@@ -63,6 +63,7 @@ class SetClock:
         self.boot_now_ms = 10_000
         self.offset_ms = 1_700_000_000_000
         self.now_state = ClockState.SYNCHRONIZED
+        self.now_error_ms = 20
 
     def wall_ms(self) -> int:
         return self.boot_now_ms + self.offset_ms
@@ -72,6 +73,9 @@ class SetClock:
 
     def state(self) -> ClockState:
         return self.now_state
+
+    def error_ms(self) -> int:
+        return self.now_error_ms
 
     def stamp(self) -> Clock:
         return Clock(self.boot, self.offset_ms, self.now_state)

@@ -8,7 +8,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Response
 
-from sync.link.dial import CLOCK_UNSET_BEFORE_MS, NO_CHECK_TIME, is_loopback, refusal, set_date_checks, tls_context
+from protocols.times import CLOCK_UNSET_BEFORE_MS
+from sync.link.dial import NO_CHECK_TIME, is_loopback, refusal, set_date_checks, tls_context
 from sync.link.limits import RETRY_AFTER_S_MAX
 
 
@@ -67,6 +68,15 @@ def test_a_page_of_a_proxy_does_not_fill_the_log() -> None:
 )
 def test_retry_after_is_seconds_or_a_date_within_reason(value: str, least_s: float, most_s: float) -> None:
     assert least_s <= refusal(http(503, Retry_After=value)).retry_after_s <= most_s
+
+
+def test_a_date_to_retry_after_counts_from_the_answers_own() -> None:
+    answer = http(503, Retry_After="Fri, 31 Dec 2199 23:59:59 GMT", Date="Fri, 31 Dec 2199 23:59:52 GMT")
+    assert refusal(answer).retry_after_s == 7, "whatever this machine's clock says"
+    answer = http(503, Retry_After="Thu, 01 Jan 1970 00:00:09 GMT", Date="Thu, 01 Jan 1970 00:00:00 GMT")
+    assert refusal(answer).retry_after_s == 9
+    answer.response.headers["Retry-After"] = "4"
+    assert refusal(answer).retry_after_s == 9, "the first of two"
 
 
 def test_the_clouds_time_is_taken_from_its_answer() -> None:

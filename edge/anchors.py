@@ -1,0 +1,248 @@
+"""What this machine's boot clocks were in true time: durable anchors, and the rules by which they are made.
+
+`anchors.json` in the data folder holds them, oldest first; it is written whole or not at all. The cloud keeps them too,
+and has them before the records that they date.
+
+An anchor is made where nothing dates the boot yet, or what does has become too old or turned out wrong. What tells the
+time is the kernel, while some service keeps its clock, else the link's cloud. The cloud is believed rather than a
+kernel that contradicts it by more than a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from edge.data_folder import write_whole
+from edge.listeners.clock import ClockSource
+from protocols.errors import UNREADABLE
+from protocols.messages import Anchor, ClockState
+from protocols.times import true_time
+from tidegate.logs import get_logger
+
+FILE: Final = "anchors.json"
+VERSION: Final = 1
+
+AGE_MAX_MS: Final = 6 * 3600 * 1000
+"""Then another anchor is made: the drift of six hours is 2 s."""
+
+OFF_MS: Final = 1_000
+"""An anchor that is off by more than this beyond its bound gets a successor: the machine was suspended, or whoever told
+the time was wrong. Less is not worth that shipping waits until the cloud has it."""
+
+DISPUTE_MS: Final = 60_000
+"""A kernel whose clock differs from the cloud's by more than this is not believed, whatever it says of itself."""
+
+LEAD_MS: Final = 100
+"""An anchor begins so much after the moment in which it is made, so that it dates nothing that was sent before: the
+boot clock of a record may seem up to 50 ms later than it was (CLOCK_STEP_MS)."""
+
+RESOLUTION_MS: Final = 2
+"""Two clocks of whole milliseconds, read one after the other."""
+
+BOOT_ANCHORS_MAX: Final = 64
+"""Of one boot: 16 days of one every six hours. Beyond it every other one goes, never the first or the last."""
+
+ANCHORS_MAX: Final = 1_024
+"""Of all boots, 60 kB: a log that holds records of more boots than this has waited for the cloud for years. Beyond it
+boots whose anchors the cloud has go first, then the oldest."""
+
+_log = get_logger("edge.anchors")
+
+
+class AnchorFile(Protocol):
+    """Where they are kept. Both methods may raise OSError."""
+
+    def read(self) -> bytes | None:
+        """None if there is nothing yet."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Whole or not at all, also through a power cut; durable when it returns."""
+        ...
+
+    def set_aside(self) -> None:
+        """What is there is damaged: it is kept for people to look at, and is not read again."""
+        ...
+
+
+class FolderFile:
+    """In the data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+
+    def read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, data: bytes) -> None:
+        write_whole(self._path, data)
+
+    def set_aside(self) -> None:
+        self._path.replace(self._path.with_suffix(".damaged"))
+
+
+class _Content(msgspec.Struct, frozen=True):
+    version: int
+    anchors: list[Anchor]
+
+
+class Anchors:
+    """Of all boots that may still have records in the log. Nothing here waits, but for the disk when an anchor is made,
+    which is rare: so no record is stamped or sent between the moment that an anchor names and its being known here."""
+
+    def __init__(self, file: AnchorFile, clock: ClockSource) -> None:
+        """Raises nothing: a file that is damaged or cannot be read keeps no gateway from its work."""
+        self._file = file
+        self._clock = clock
+        self._boots: dict[int, list[Anchor]] = {}  # oldest first
+        self._kept: set[Anchor] = set()
+        self._is_durable = True
+        self._is_disputed = False
+        for anchor in _load(file):
+            self._boots.setdefault(anchor.boot, []).append(anchor)
+        for boot in self._boots.values():
+            boot.sort(key=lambda anchor: anchor.boot_ms)
+        self._cloud = next((one for one in reversed(self._here()) if one.origin == "cloud"), None)
+        self.look()
+
+    @property
+    def by_boot(self) -> Mapping[int, Sequence[Anchor]]:
+        """For sync.resolve.Resolver."""
+        return self._boots
+
+    @property
+    def newest(self) -> Anchor | None:
+        """Of this boot."""
+        here = self._here()
+        return here[-1] if here else None
+
+    def unkept(self) -> tuple[Anchor, ...]:
+        """Those that the cloud is not known to have."""
+        return tuple(anchor for boot in self._boots.values() for anchor in boot if anchor not in self._kept)
+
+    def kept(self, anchors: Iterable[Anchor]) -> None:
+        """They are durable in the cloud."""
+        self._kept.update(anchors)
+
+    def note_cloud_time(self, server_time_ms: int, round_trip_ms: int) -> None:
+        """At each WELCOME, before the first block is shipped: the cloud's clock as it was sent, and how long ago the
+        question was, at most. This cloud may be another than the one before (it was restored from a backup, say), so
+        from now on it is not known to have anything."""
+        self._kept.clear()
+        self.note_probe(server_time_ms, round_trip_ms)
+
+    def note_probe(self, server_time_ms: int, round_trip_ms: int) -> None:
+        """While a connection stands: as note_cloud_time, of the same cloud."""
+        way_ms = max(round_trip_ms, 0) / 2
+        self._cloud = self._anchor(server_time_ms + round(way_ms), round(way_ms), "cloud")
+        self.look()
+
+    def look(self) -> None:
+        """Makes an anchor where one is due. Called now and then, because a kernel says nothing when it has learned the
+        time."""
+        if self.is_synchronized():
+            clock = self._clock
+            self._consider(self._anchor(clock.wall_ms(), clock.error_ms(), "kernel"))
+        elif self._cloud is not None:
+            self._consider(self._cloud)
+        if not self._is_durable:
+            self._write()
+
+    def is_synchronized(self) -> bool:
+        """Whether the wall clock is true: the kernel says so, and the cloud does not contradict."""
+        if self._clock.state() is not ClockState.SYNCHRONIZED:
+            return False
+        if self._cloud is None:
+            return True
+        time_ms, error_ms = true_time(self._cloud, self._clock.boot_ms())
+        ahead_ms = time_ms - self._clock.wall_ms()
+        was_disputed, self._is_disputed = self._is_disputed, abs(ahead_ms) > error_ms + DISPUTE_MS
+        if self._is_disputed and not was_disputed:
+            _log.warning("the kernel says that the clock is synchronized, the cloud does not", cloud_ahead_ms=ahead_ms)
+        return not self._is_disputed
+
+    def true_ms(self) -> int:
+        """Unix milliseconds, as true as is known here, which no step of the wall clock moves once anything dates the
+        boot: for whatever expires."""
+        dated = self._cloud or self.newest
+        if dated is None or self.is_synchronized():
+            return self._clock.wall_ms()
+        return true_time(dated, self._clock.boot_ms())[0]
+
+    def _here(self) -> list[Anchor]:
+        return self._boots.get(self._clock.boot, [])
+
+    def _anchor(self, wall_ms: int, error_ms: int, origin: str) -> Anchor:
+        return Anchor(self._clock.boot, self._clock.boot_ms(), wall_ms, error_ms + RESOLUTION_MS, origin)
+
+    def _consider(self, told: Anchor) -> None:
+        """Makes it an anchor if the boot needs one."""
+        newest = self.newest
+        begins_ms = self._clock.boot_ms() + LEAD_MS
+        wall_ms, error_ms = true_time(told, begins_ms)
+        if newest is not None:
+            if begins_ms <= newest.boot_ms:
+                return  # only just made; or a machine put back to an earlier moment, which reaches it in time
+            dated_ms, bound_ms = true_time(newest, begins_ms)
+            is_off = abs(wall_ms - dated_ms) > bound_ms + error_ms + OFF_MS
+            is_old = begins_ms - newest.boot_ms > AGE_MAX_MS
+            if not is_off and not (is_old and 2 * error_ms < bound_ms):  # what was told long ago is as old itself
+                return
+        anchor = Anchor(told.boot, begins_ms, wall_ms, error_ms, told.origin)
+        self._boots.setdefault(anchor.boot, []).append(anchor)
+        self._bound()
+        self._write()
+        _log.info("clock anchored", wall_ms=wall_ms, boot_ms=begins_ms, error_ms=error_ms, origin=anchor.origin)
+
+    def _bound(self) -> None:
+        here = self._here()
+        if len(here) > BOOT_ANCHORS_MAX:
+            here[1:-1] = here[2:-1:2]
+        while sum(map(len, self._boots.values())) > ANCHORS_MAX:
+            others = [boot for boot in self._boots if boot != self._clock.boot]
+            gone = next((boot for boot in others if self._kept.issuperset(self._boots[boot])), others[0])
+            if not self._kept.issuperset(self._boots[gone]):
+                _log.warning("too many boots: one is forgotten before the cloud knows of it", boot=gone)
+            del self._boots[gone]
+        self._kept.intersection_update(anchor for boot in self._boots.values() for anchor in boot)
+
+    def _write(self) -> None:
+        """An anchor that the disk does not take counts all the same: it is durable once the cloud has it, and nothing
+        that it dates is sent before. It is written when the disk works again."""
+        anchors = [anchor for boot in self._boots.values() for anchor in boot]
+        try:
+            self._file.write(msgspec.json.encode(_Content(VERSION, anchors)))
+        except OSError as error:
+            if self._is_durable:
+                _log.warning("clock anchors cannot be written", reason=str(error))
+            self._is_durable = False
+        else:
+            self._is_durable = True
+
+
+def _load(file: AnchorFile) -> list[Anchor]:
+    try:
+        data = file.read()
+        if data is None:
+            return []
+        content = msgspec.json.decode(data, type=_Content)
+        if content.version == VERSION:
+            return content.anchors
+        reason = f"version {content.version}; this gateway reads {VERSION}"
+    except UNREADABLE as error:
+        reason = str(error)
+    except OSError as error:
+        _log.warning("clock anchors cannot be read", reason=str(error))
+        return []
+    _log.warning("clock anchors are damaged and set aside", reason=reason)
+    with contextlib.suppress(OSError):
+        file.set_aside()
+    return []
