@@ -10,6 +10,7 @@ kernel that contradicts it by more than a minute.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from tidegate.logs import get_logger
 
 FILE: Final = "anchors.json"
 VERSION: Final = 1
+
+LOOK_S: Final = 10.0
+"""From one look at the kernel to the next: it says nothing when it has learned the time."""
 
 AGE_MAX_MS: Final = 6 * 3600 * 1000
 """Then another anchor is made: the drift of six hours is 2 s."""
@@ -104,12 +108,14 @@ class Anchors:
         self._clock = clock
         self._boots: dict[int, list[Anchor]] = {}  # oldest first
         self._kept: set[Anchor] = set()
+        self._unkept: tuple[Anchor, ...] = ()
         self._is_durable = True
         self._is_disputed = False
         for anchor in _load(file):
             self._boots.setdefault(anchor.boot, []).append(anchor)
         for boot in self._boots.values():
             boot.sort(key=lambda anchor: anchor.boot_ms)
+        self._sort_out()
         self._cloud = next((one for one in reversed(self._here()) if one.origin == "cloud"), None)
         self.look()
 
@@ -125,18 +131,20 @@ class Anchors:
         return here[-1] if here else None
 
     def unkept(self) -> tuple[Anchor, ...]:
-        """Those that the cloud is not known to have."""
-        return tuple(anchor for boot in self._boots.values() for anchor in boot if anchor not in self._kept)
+        """Those that the cloud is not known to have. Asked often."""
+        return self._unkept
 
     def kept(self, anchors: Iterable[Anchor]) -> None:
         """They are durable in the cloud."""
         self._kept.update(anchors)
+        self._sort_out()
 
     def note_cloud_time(self, server_time_ms: int, round_trip_ms: int) -> None:
         """At each WELCOME, before the first block is shipped: the cloud's clock as it was sent, and how long ago the
         question was, at most. This cloud may be another than the one before (it was restored from a backup, say), so
         from now on it is not known to have anything."""
         self._kept.clear()
+        self._sort_out()
         self.note_probe(server_time_ms, round_trip_ms)
 
     def note_probe(self, server_time_ms: int, round_trip_ms: int) -> None:
@@ -145,9 +153,14 @@ class Anchors:
         self._cloud = self._anchor(server_time_ms + round(way_ms), round(way_ms), "cloud")
         self.look()
 
+    async def run(self) -> None:
+        """Looks every now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look()
+
     def look(self) -> None:
-        """Makes an anchor where one is due. Called now and then, because a kernel says nothing when it has learned the
-        time."""
+        """Makes an anchor where one is due."""
         if self.is_synchronized():
             clock = self._clock
             self._consider(self._anchor(clock.wall_ms(), clock.error_ms(), "kernel"))
@@ -212,7 +225,12 @@ class Anchors:
             if not self._kept.issuperset(self._boots[gone]):
                 _log.warning("too many boots: one is forgotten before the cloud knows of it", boot=gone)
             del self._boots[gone]
-        self._kept.intersection_update(anchor for boot in self._boots.values() for anchor in boot)
+        self._sort_out()
+
+    def _sort_out(self) -> None:
+        all_of_them = [anchor for boot in self._boots.values() for anchor in boot]
+        self._kept.intersection_update(all_of_them)
+        self._unkept = tuple(anchor for anchor in all_of_them if anchor not in self._kept)
 
     def _write(self) -> None:
         """An anchor that the disk does not take counts all the same: it is durable once the cloud has it, and nothing

@@ -68,16 +68,19 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
             f"tidegate-edge enroll https://CLOUD --token TOKEN --data {config.data_dir}",
         )
     _allow_files(FILES_MAX + sum(listener.connections_max for listener in config.mqtt))
-    clock, background, seen = SystemClock(), Background(), MessageView()
+    system, background, seen = SystemClock(), Background(), MessageView()
     async with contextlib.AsyncExitStack() as up:
         folder = up.enter_context(contextlib.closing(DataFolder(config.data_dir)))
+        anchors = Anchors(FolderFile(config.data_dir), system)
+        clock = StampClock(system, anchors.is_synchronized)
+        await up.enter_async_context(background.needed("clock", anchors.run()))
         replica = Replica(config.data_dir / REPLICA_FILE, identity.enrolment.project_id)
         up.callback(replica.close)
         log = await _open_log(config, clock)
         up.push_async_callback(log.close)
         hub = _open_hub(config)
         up.push_async_callback(hub.close)
-        parts = _parts(config, identity, clock, replica, log, hub, seen)
+        parts = _parts(config, identity, clock, anchors, replica, log, hub, seen)
         await up.enter_async_context(background.needed("recorder", parts.recorder.run()))
         await up.enter_async_context(background.needed("collector", parts.collector.run()))
         await up.enter_async_context(restarted("resolver", parts.resolver.run))
@@ -104,7 +107,8 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
 def _parts(
     config: EdgeConfig,
     identity: Identity,
-    clock: SystemClock,
+    clock: StampClock,
+    anchors: Anchors,
     replica: Replica,
     log: Log,
     hub: ZeroMqHub,
@@ -113,7 +117,7 @@ def _parts(
     """What works on them; nothing runs yet."""
     collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
     listeners = [_listener(mqtt, replica, collector, seen) for mqtt in config.mqtt]
-    downlink = GatewayDownlink(replica, listeners, wall_ms=clock.wall_ms)
+    downlink = GatewayDownlink(replica, listeners, true_ms=anchors.true_ms)
     monotonic_s = asyncio.get_running_loop().time
     sender = Sender(log.reader("link"), log.accept, wall_ms=clock.wall_ms, monotonic_s=monotonic_s)
     link = _link(config, identity, clock, replica, log, sender, downlink)
@@ -135,6 +139,7 @@ def _parts(
             hub.connect(),
             seen,
             lambda: any(channel.topic == RESOLVED and channel.readers for channel in hub.channels()),
+            anchors=anchors.by_boot,
         ),
         sender=sender,
         downlink=downlink,
@@ -142,7 +147,7 @@ def _parts(
     )
 
 
-async def _open_log(config: EdgeConfig, clock: SystemClock) -> Log:
+async def _open_log(config: EdgeConfig, clock: StampClock) -> Log:
     directory = config.data_dir / LOG_FOLDER
     settings = LogSettings(
         max_bytes=config.log.max_bytes,
@@ -195,7 +200,7 @@ def _listener(mqtt: MqttConfig, replica: Replica, collector: Collector, seen: Me
 def _link(
     config: EdgeConfig,
     identity: Identity,
-    clock: SystemClock,
+    clock: StampClock,
     replica: Replica,
     log: Log,
     sender: Sender,

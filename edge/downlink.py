@@ -31,10 +31,11 @@ class GatewayDownlink:
     """The link's Downlink. A command goes to its device's newest connection on the topic `down/<name>`: *delivered* is
     said at the device's PUBACK, and not sooner."""
 
-    def __init__(self, replica: Replica, listeners: Sequence[MqttListener], *, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, replica: Replica, listeners: Sequence[MqttListener], *, true_ms: Callable[[], int]) -> None:
+        """`true_ms`: Unix milliseconds by the cloud's clock, which deadlines go by, whatever this machine's shows."""
         self._replica = replica
         self._listeners = listeners
-        self._wall_ms = wall_ms
+        self._true_ms = true_ms
         self._report: Callable[[CommandProgress], bool] | None = None
         self._warned: set[str] = set()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -75,7 +76,7 @@ class GatewayDownlink:
     async def _carry_out(self, command: Command) -> None:
         state, text = await self._deliver(command)
         _log.info("command", id=command.id, name=command.name, state=state.value, reason=text)
-        progress = CommandProgress(command.id, state, text, self._wall_ms())
+        progress = CommandProgress(command.id, state, text, self._true_ms())
         for _ in range(REPORTS_MAX):
             if self._report is not None and self._report(progress):
                 return
@@ -84,7 +85,7 @@ class GatewayDownlink:
     async def _deliver(self, command: Command) -> tuple[CommandState, str]:
         if len(self._under_way) > COMMANDS_MAX:
             return CommandState.FAILED, f"the gateway has {COMMANDS_MAX} commands under way"
-        left_s = (command.deadline - self._wall_ms()) / 1000
+        left_s = (command.deadline - self._true_ms()) / 1000
         if left_s <= 0:
             return CommandState.EXPIRED, "its deadline had passed when it came"
         reasons = []

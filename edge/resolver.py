@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -16,11 +16,12 @@ import msgspec
 from protocols.batch import RecordBatch, decode_records
 from protocols.block import split_block
 from protocols.errors import WireError
+from protocols.messages import Anchor
 from protocols.shipment import MessageBatch, Run, encode_messages
 from sync.bus.contract import Bus, BusError, BusRefusedError
 from sync.log.log import LogReader
 from sync.registry import Registry
-from sync.resolve import Resolver
+from sync.resolve import NO_ANCHORS, Resolver
 from tidegate.logs import get_logger
 
 TOPIC: Final = "resolved"
@@ -79,13 +80,17 @@ class LocalResolver:
         bus: Bus,
         audience: Audience,
         has_readers: Callable[[], bool],
+        *,
+        anchors: Mapping[int, Sequence[Anchor]] = NO_ANCHORS,
     ) -> None:
-        """`has_readers`: whether anybody reads the topic; while nobody does, nothing is published."""
+        """`has_readers`: whether anybody reads the topic; while nobody does, nothing is published. `anchors`: of this
+        machine's boots, as they are at any time."""
         self._registry = registry
         self._reader = reader
         self._bus = bus
         self._audience = audience
         self._has_readers = has_readers
+        self._anchors = anchors
         self.counts = ResolverCounts()
 
     @property
@@ -148,7 +153,7 @@ class LocalResolver:
             _log.warning("block not resolved", code=error.code, reason=error.detail)
 
     def _resolve(self, parts: Sequence[_Part]) -> MessageBatch:
-        resolver = Resolver(self._registry())
+        resolver = Resolver(self._registry(), self._anchors)
         for part in parts:
             resolver.add(part.run, [part.batch])
         return resolver.finish()
