@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from cloud.db.database import Database
+from tests.contract.memory_premises import MemoryPremises
 from tests.contract.stores import PostgresPremises, Premises
 
 
@@ -16,7 +17,12 @@ def postgres_premises(database: Database) -> Premises:
     return PostgresPremises(database)
 
 
-@pytest.fixture(params=["postgres"])
+@pytest.fixture
+def memory_premises() -> Premises:
+    return MemoryPremises()
+
+
+@pytest.fixture(params=["postgres", "memory"])
 def premises(request: pytest.FixtureRequest) -> Premises:
     made: Premises = request.getfixturevalue(f"{request.param}_premises")
     return made

@@ -54,6 +54,7 @@ class HistoryRow(msgspec.Struct, frozen=True):
     record: Run
     """The one that carried it, alone."""
     data: bytes
+    time_error_ms: int | None
 
 
 class CurrentValue(msgspec.Struct, frozen=True, order=True):
@@ -335,13 +336,14 @@ class MemoryTransaction(Holder):
                     batch.data[i],
                     batch.payloads[i],
                     None,
+                    _time_error_ms(batch, i),
                 ),
             )
 
     async def replayable(self, limit: int) -> list[tuple[int, int]]:
         await self._statement()
         found: list[tuple[int, int]] = []
-        for seq, held in self._unresolved():
+        for seq, held in sorted(self._unresolved(), key=lambda item: (item[1].row.source_id, item[0])):
             row = held.row
             name = (held.project_id, row.network_id, row.alias_key, row.alias)
             if row.replay_seq is not None or name not in self._tables.aliases or len(found) == limit:
@@ -349,7 +351,7 @@ class MemoryTransaction(Holder):
             if self._store.locks.is_free(self, ("inbox", seq)):
                 await self._lock(("inbox", seq))
                 found.append((row.source_id, seq))
-        return sorted(found)
+        return found
 
     async def number(self, numbers: Sequence[tuple[int, int]]) -> None:
         await self._statement()
@@ -424,6 +426,7 @@ class MemoryTransaction(Holder):
                 batch.flags[i],
                 Run(run.source_id, run.epoch, seq, 1),
                 batch.data[i],
+                _time_error_ms(batch, i),
             )
         return fresh
 
@@ -475,6 +478,11 @@ class MemoryTransaction(Holder):
 def _settled(done: Ranges, settlement: Settlement) -> Ranges:
     """`done` as the settlement leaves it."""
     left = Ranges(done)
+    if settlement.released:
+        left = Ranges()
+        for start, end in done:
+            for first, behind in settlement.released.missing(start, end):
+                left.add(first, behind)
     for start, end in settlement.done:
         left.add(start, end)
     return left
@@ -494,3 +502,7 @@ def _gap_key(gap: Gap) -> tuple[int, int, bool]:
 
 def _id(batch: MessageBatch, row: int) -> bytes:
     return batch.ids[16 * row : 16 * row + 16]
+
+
+def _time_error_ms(batch: MessageBatch, row: int) -> int | None:
+    return batch.time_error_ms[row] if batch.time_error_ms else None
