@@ -117,4 +117,11 @@ def _entry(data: bytes) -> Entry:
     if not (0 <= batch.key.run <= KEY_MAX and 0 <= batch.key.counter <= KEY_MAX):
         raise LimitError(f"key ({batch.key.run}, {batch.key.counter}); both are 0 to {KEY_MAX}")
     priority = max(origin.priority for origin in batch.origins)
-    return Entry(data=data, key=batch.key, records=len(batch), newest_ms=newest_ms, priority=priority)
+    return Entry(
+        data=data,
+        key=batch.key,
+        records=len(batch),
+        newest_ms=newest_ms,
+        priority=priority,
+        oldest_ms=oldest_ms,
+    )

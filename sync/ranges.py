@@ -56,6 +56,22 @@ class Ranges:
         self._held += added
         return added
 
+    def remove(self, start: int, end: int) -> int:
+        """Takes all of [start, end) out; how many of them were held."""
+        parts = self.held(start, end)
+        if not parts:
+            return 0
+        first = bisect.bisect_right(self._ends, start)
+        last = bisect.bisect_left(self._starts, end)
+        low, high = self._starts[first], self._ends[last - 1]
+        left = [(low, start)] if low < start else []
+        right = [(end, high)] if end < high else []
+        self._starts[first:last] = [part[0] for part in left + right]
+        self._ends[first:last] = [part[1] for part in left + right]
+        removed = sum(stop - begin for begin, stop in parts)
+        self._held -= removed
+        return removed
+
     def touches(self, start: int, end: int) -> bool:
         """Whether adding [start, end) would leave no more parts than there are."""
         return start >= end or bisect.bisect_left(self._ends, start) < bisect.bisect_right(self._starts, end)
@@ -84,17 +100,35 @@ class Ranges:
 
     def held(self, start: int, end: int) -> list[tuple[int, int]]:
         """The parts of [start, end) that are held."""
-        found: list[tuple[int, int]] = []
-        place = bisect.bisect_right(self._ends, start)
-        while place < len(self._starts) and self._starts[place] < end:
-            found.append((max(start, self._starts[place]), min(end, self._ends[place])))
-            place += 1
-        return found
+        if start >= end:
+            return []
+        first = bisect.bisect_right(self._ends, start)
+        last = bisect.bisect_left(self._starts, end)
+        return [(max(start, self._starts[at]), min(end, self._ends[at])) for at in range(first, last)]
 
     def first_missing(self, number: int) -> int:
         """The lowest number from `number` on that is not held."""
         place = bisect.bisect_right(self._starts, number) - 1
         return max(number, self._ends[place]) if place >= 0 else number
+
+    def steps(self) -> list[int]:
+        """What `of_steps` makes the same ranges from: how far each lies behind the one before and how long it is, by
+        turns. Small numbers, where the ranges are near each other."""
+        steps: list[int] = []
+        at = 0
+        for start, end in self:
+            steps += (start - at, end - start)
+            at = end
+        return steps
+
+    @classmethod
+    def of_steps(cls, steps: list[int]) -> Ranges:
+        ranges = cls()
+        at = 0
+        for skipped, length in zip(steps[::2], steps[1::2], strict=True):
+            ranges.add(at + skipped, at + skipped + length)
+            at += skipped + length
+        return ranges
 
     @property
     def parts(self) -> int:

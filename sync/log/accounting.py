@@ -12,10 +12,10 @@ class EpochAccounting(msgspec.Struct, frozen=True, kw_only=True):
     logged: int
     accepted: int
     pending: int
-    evicted: int = 0
+    evicted: int
     damaged: int
     watermark: int
-    """All records below this number are accepted or damaged."""
+    """All records below this number are accepted, evicted or damaged."""
 
 
 class LogAccounting(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +24,12 @@ class LogAccounting(msgspec.Struct, frozen=True, kw_only=True):
     logged: int
     accepted: int
     pending: int
-    evicted: int = 0
+    evicted: int
     damaged: int
+    tails: int
+    """Ends of segments that were no block: never acknowledged, or damaged. Apart, as nobody knows how many records."""
+    gaps_untold: int
+    """Ranges of lost records, and tails, that the cloud does not know of yet."""
     epochs: tuple[EpochAccounting, ...]
     """Oldest first; epochs that are gone are in the totals only."""
     used_bytes: int

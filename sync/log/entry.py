@@ -20,3 +20,5 @@ class Entry(msgspec.Struct, frozen=True):
     """Newest received time of its records, Unix ms."""
     priority: Priority
     """Highest of its records."""
+    oldest_ms: int | None = None
+    """Oldest received time of its records, Unix ms; None: about the newest."""

@@ -112,7 +112,7 @@ class _Rows:
         self.unreadable_blocks = 0
         self._disk = disk
         self._sources = sources
-        self._accepted = {epoch.epoch: Ranges(epoch.accepted) for epoch in state.epochs} if state else {}
+        self._accepted = {epoch.epoch: Ranges.of_steps(epoch.accepted) for epoch in state.epochs} if state else {}
         self._progress = progress
 
     def __iter__(self) -> Iterator[Sequence[Any]]:

@@ -11,7 +11,7 @@ from typing import Final
 from sync.log.catalog import Catalog
 from sync.log.disk import Disk, SyncedFile
 from sync.log.errors import LogFailedError, LogFullError
-from sync.log.segment import Segment, segment_name
+from sync.log.segment import Ended, Segment, segment_name
 from sync.log.settings import CUT_FROM_BYTES, STATE_BYTES, STATE_FILE_BYTES, STATE_INTERVAL_S, LogSettings
 from sync.log.state import encode_state, state_name, state_names
 from sync.log.threads import DiskThread, start_task
@@ -54,6 +54,7 @@ class Keeper:
         self._to_cut: list[Segment] = []
         self._state_files: dict[str, SyncedFile] = {}
         self._written_changes = -1
+        self._written_active: Ended | None = None
         self._write_after_s = 0.0
         self._reminder: asyncio.TimerHandle | None = None
         self._failing = False
@@ -174,8 +175,10 @@ class Keeper:
             self._creating_bytes = 0
 
     async def _remember(self) -> None:
-        """Writes the state if it has changed: at most once an interval, at once when closing."""
-        if self._catalog.changes == self._written_changes:
+        """Writes the state if it has changed: at most once an interval, at once when closing. How far the log goes is
+        reason enough only at its end, as it changes with every block."""
+        changed = self._catalog.changes != self._written_changes
+        if not changed and not (self._closing and self._catalog.active != self._written_active):
             return
         now_s = asyncio.get_running_loop().time()
         if now_s < self._write_after_s and not self._closing:
@@ -194,10 +197,12 @@ class Keeper:
         """The state for when the segments `without` are gone; it is on disk before they go."""
         changes = self._catalog.changes
         generation = self._generation + 1
-        data = encode_state(self._catalog.state(without), generation)
+        state = self._catalog.state(without)
+        data = encode_state(state, generation)
         await self._thread.run(self._write_state_file, state_name(generation), data)
         self._generation = generation
         self._written_changes = changes
+        self._written_active = state.active
 
     def _write_state_file(self, name: str, data: bytes) -> None:
         self._open_state()

@@ -10,10 +10,11 @@ file (state.py). One process has it open at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from protocols.messages import Gap, GapKind, Priority
 from sync.log.accounting import EpochAccounting, LogAccounting
 from sync.log.commit import GroupCommit
 from sync.log.disk import Disk, Lock, RealDisk
@@ -28,10 +29,12 @@ from sync.log.errors import (
 )
 from sync.log.keeper import Keeper
 from sync.log.oldest import OldestPending
-from sync.log.reader import LogReader, Source
+from sync.log.reader import LogReader
 from sync.log.recovery import Recovered, recover
 from sync.log.segment import Mark, Segment
 from sync.log.settings import SEGMENTS_MIN, STATE_BYTES, TAIL_BYTES_MAX, LogSettings
+from sync.log.source import Place, Source
+from sync.log.stretch import Stretch, StretchReader, stretches
 from sync.log.tail import Position, Tail
 from sync.log.threads import DiskThread
 from sync.log.writer import SegmentWriter, Written
@@ -51,7 +54,10 @@ __all__ = [
     "LogFullError",
     "LogReader",
     "LogSettings",
+    "Place",
     "RealDisk",
+    "Stretch",
+    "StretchReader",
 ]
 
 LOCK_NAME = "lock"
@@ -77,13 +83,13 @@ class Log:
         self._directory = directory
         self._settings = settings
         self._lock = lock
+        self._wall_ms = wall_ms
         self._readers: list[LogReader] = []
+        self._stretch_readers: list[StretchReader] = []
         self._catalog = recovered.catalog
         self._tail = Tail(TAIL_BYTES_MAX)
         self._thread = thread
-        self._source = Source(
-            self._catalog, self._tail, thread, disk, directory, self._note_damage, self._readers.remove
-        )
+        self._source = Source(self._catalog, self._tail, thread, disk, directory, self._note_damage)
         self._oldest = OldestPending(self._catalog, self._tail, thread, disk, directory)
         self._writer = SegmentWriter(
             disk,
@@ -140,7 +146,7 @@ class Log:
             except BlockingIOError as error:
                 raise LogBusyError(f"another process has the log {directory} open") from error
             try:
-                recovered = await thread.run(recover, disk, directory)
+                recovered = await thread.run(recover, disk, directory, now_ms=wall_ms())
             except BaseException:
                 lock.close()
                 raise
@@ -183,9 +189,8 @@ class Log:
 
     def reader(self, name: str, *, at: Literal["pending", "end"] = "pending") -> LogReader:
         """A new reader at the oldest record that is not accepted, or behind the newest."""
-        if self._commit.closing:
-            raise LogClosedError("the log is closed")
-        reader = LogReader(name, self._source)
+        self._check_open()
+        reader = LogReader(name, self._source, self._readers.remove)
         if at == "pending":
             reader.rewind()
         else:
@@ -193,11 +198,71 @@ class Log:
         self._readers.append(reader)
         return reader
 
+    def stretches(self) -> list[Stretch]:
+        """What is neither settled nor in flight, one for each segment that holds any, the newest first."""
+        return stretches(self._source)
+
+    def stretch_reader(
+        self, stretch: Stretch, *, until: Place | None = None, least: Priority = Priority.TELEMETRY
+    ) -> StretchReader:
+        """A reader of what of the stretch is neither settled nor in flight, before the place `until` (of the reader
+        that follows the log, say), and of blocks of at least that priority. Close it when done."""
+        self._check_open()
+        reader = StretchReader(stretch, self._source, until=until, least=least, on_close=self._stretch_readers.remove)
+        self._stretch_readers.append(reader)
+        return reader
+
+    def sending(self, epoch: int, first_seq: int, end_seq: int) -> None:
+        """The records [first_seq, end_seq) of this epoch are in flight, until they are accepted or nothing is: they are
+        not evicted meanwhile, and in no stretch."""
+        self._catalog.sending(epoch, first_seq, end_seq)
+
+    def nothing_in_flight(self) -> None:
+        """The connection is gone, and with it whatever had no answer."""
+        self._catalog.nothing_in_flight()
+
     def accept(self, epoch: int, first_seq: int, end_seq: int) -> None:
         """The cloud has the records [first_seq, end_seq) of this epoch, synced. In any order, for any epoch, again and
-        again; what the log does not know is passed over. It persists and trims by itself, in this order."""
+        again, also of records that were counted as lost; what the log does not know is passed over. It persists and
+        trims by itself, in this order."""
         if self._catalog.accept(epoch, first_seq, end_seq):
             self._keeper.wake()
+
+    def gaps(self, limit: int) -> list[Gap]:
+        """The oldest losses that the cloud does not know of, or has not been told of since `tell_gaps_again`."""
+        return self._catalog.gaps.untold(limit)
+
+    def gaps_kept(self, gaps: Iterable[Gap], has: Iterable[tuple[int, int, int]] = ()) -> None:
+        """The cloud has these gaps, synced. `has`: epoch, first number, the number after the last, of records among
+        them that it has after all, which are accepted then."""
+        self._catalog.keep_gaps(gaps)
+        for epoch, first_seq, end_seq in has:
+            self._catalog.accept(epoch, first_seq, end_seq)
+        self._keeper.wake()
+
+    def tell_gaps_again(self) -> None:
+        """On a new connection: `gaps` gives once more the last few that the cloud has, so that records among them that
+        came late are known."""
+        self._catalog.gaps.tell_again()
+
+    def holdings(self) -> list[tuple[int, int, int]]:
+        """Epoch, first number, the number after the last: of what is accepted, in epochs that the log knows yet."""
+        return self._catalog.holdings()
+
+    def resend(self, epoch: int, first_seq: int, end_seq: int) -> None:
+        """The cloud has lost the records [first_seq, end_seq) of this epoch: those that were accepted are pending again
+        if they are still on the disk, else damaged."""
+        if self._catalog.take_back(epoch, first_seq, end_seq, now_ms=self._wall_ms()):
+            self._keeper.wake()
+
+    def complete_ms(self, now_ms: int) -> int:
+        """All records that were received before this time, Unix ms by the gateway's wall clock, are settled."""
+        return self._oldest.complete_ms(now_ms)
+
+    def where(self, epoch: int, seq: int) -> str:
+        """`logged` (pending), `in flight`, `accepted`, `evicted`, `damaged`, or `unknown`: no such record, or one of
+        long ago."""
+        return self._catalog.where(epoch, seq)
 
     def accounting(self) -> LogAccounting:
         catalog = self._catalog
@@ -205,8 +270,11 @@ class Log:
         return LogAccounting(
             logged=totals.logged,
             accepted=totals.accepted,
-            pending=totals.logged - totals.accepted - totals.damaged,
+            pending=totals.logged - totals.accepted - totals.evicted - totals.damaged,
+            evicted=totals.evicted,
             damaged=totals.damaged,
+            tails=catalog.tails,
+            gaps_untold=catalog.gaps.untold_count,
             epochs=tuple(epoch.accounting() for epoch in catalog.epochs.values()),
             used_bytes=self._keeper.used_bytes,
             max_bytes=self._settings.max_bytes,
@@ -222,10 +290,16 @@ class Log:
         await self._commit.close()
         for reader in list(self._readers):
             reader.close()
+        for stretch_reader in list(self._stretch_readers):
+            stretch_reader.close()
         await self._keeper.close()
         await self._oldest.close()
         await asyncio.to_thread(self._thread.close)
         self._lock.close()
+
+    def _check_open(self) -> None:
+        if self._commit.closing:
+            raise LogClosedError("the log is closed")
 
     def _note_written(self, written: Written) -> None:
         """A block is synced: readers may see it."""
@@ -240,7 +314,7 @@ class Log:
                 catalog.begin(segment)
                 catalog.begin_epoch(head.epoch)
                 self._keeper.used(placed.ordinal)
-            catalog.extend(segment, head, placed.offset)
+            catalog.extend(segment, head, placed.offset, placed.block.oldest_ms)
             self._tail.add(Position(placed.ordinal, placed.offset), head, placed.block.data)
         for ordinal in written.sealed:
             segment = catalog.get(ordinal)
@@ -257,7 +331,7 @@ class Log:
             reader.removed(segments)
 
     def _note_damage(self, segment: Segment, first_seq: int, end_seq: int) -> int:
-        lost = self._catalog.damage(segment.epoch, first_seq, end_seq)
+        lost = self._catalog.lose(GapKind.DAMAGED, segment, [(first_seq, end_seq)], now_ms=self._wall_ms())
         if lost:
             logger.error(
                 "log damaged",

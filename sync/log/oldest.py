@@ -59,6 +59,21 @@ class OldestPending:
         self._seek(segment, seq, place.offset)
         return before_ms
 
+    def complete_ms(self, now_ms: int) -> int:
+        """All records received before this time, Unix ms, are settled: at most `now_ms`."""
+        oldest_ms = self.newest_ms()
+        if oldest_ms is None:
+            return now_ms
+        complete_ms = min(now_ms, oldest_ms)
+        # Records do not stand in the order of their times where a publisher was held up, or the clock was set back.
+        for segment in self._catalog.segments_from(0):
+            if segment.oldest_ms < complete_ms:
+                settled = self._catalog.epochs[segment.epoch].settled
+                for first_seq, end_seq, piece_ms in segment.pieces():
+                    if piece_ms < complete_ms and not settled.covers(first_seq, end_seq):
+                        complete_ms = piece_ms
+        return complete_ms
+
     async def close(self) -> None:
         """Waits for a read that is under way."""
         if self._reading is not None:

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
-
-import msgspec
 
 from protocols.block import BlockHead
-from sync.log.catalog import Catalog
-from sync.log.disk import Disk
 from sync.log.errors import LogClosedError
-from sync.log.scan import scan_blocks
-from sync.log.segment import Mark, Segment, segment_name
-from sync.log.settings import READ_BYTES
-from sync.log.tail import Position, Tail
-from sync.log.threads import DiskThread
-
-
-class Source(msgspec.Struct, frozen=True):
-    """What readers read from: the log's own parts."""
-
-    catalog: Catalog
-    tail: Tail
-    thread: DiskThread
-    disk: Disk
-    directory: Path
-    on_damage: Callable[[Segment, int, int], int]
-    """Told of records [first, end) of a segment that cannot be read; says of how many that is news."""
-    on_close: Callable[[LogReader], None]
+from sync.log.segment import Mark, Segment
+from sync.log.source import Place, Source
+from sync.log.tail import Position
 
 
 class LogReader:
@@ -40,11 +19,12 @@ class LogReader:
     It never holds back trimming: what was removed before it came is added to `skipped`.
     """
 
-    def __init__(self, name: str, source: Source) -> None:
+    def __init__(self, name: str, source: Source, on_close: Callable[[LogReader], None]) -> None:
         self.name = name
         self.skipped = 0
         """Records that were trimmed or damaged before this reader came to them."""
         self._source = source
+        self._on_close = on_close
         self._at = Position(0, 0)
         """Of the next block to give."""
         self._seq = 0
@@ -64,18 +44,51 @@ class LogReader:
         Raises LogClosedError once the log or the reader is closed, OSError if the disk cannot be read (call again).
         """
         while True:
+            await self.ready()
+            blocks = self.take(blocks_max, bytes_max)
+            if blocks:
+                return blocks
+
+    async def ready(self) -> None:
+        """Returns once `take` has blocks at hand, though they may turn out to be accepted; raises like `next`. May be
+        cancelled without loss."""
+        while True:
             if self._closed:
                 raise LogClosedError(f"the log's reader {self.name} is closed")
             segment = self._enter()
             if segment is None or self._at.offset >= segment.end_bytes:
                 self._more.clear()
                 await self._more.wait()
-                continue
-            blocks = self._give(max(1, blocks_max), bytes_max)
-            if blocks:
-                return blocks
-            if not self._ahead and self._at.offset < segment.end_bytes and self._at not in self._source.tail:
+            elif self._ahead or self._at in self._source.tail:
+                return
+            else:
                 await self._read(segment)
+
+    def take(self, blocks_max: int, bytes_max: int) -> list[bytes]:
+        """What is at hand, within the same bounds; maybe nothing."""
+        given: list[bytes] = []
+        size = 0
+        while len(given) < max(1, blocks_max):
+            found = self._ahead[0] if self._ahead else self._source.tail.find(self._at)
+            if found is None:
+                break
+            position, head, data = found
+            if given and size + len(data) > bytes_max:
+                break
+            if self._ahead:
+                self._ahead.popleft()
+            self.skipped += max(0, head.first_seq - self._seq)
+            self._at = Position(position.ordinal, position.offset + len(data))
+            self._seq = head.end_seq
+            if not self._is_known(position, head):
+                given.append(data)
+                size += len(data)
+        return given
+
+    @property
+    def place(self) -> Place:
+        """Before the next block to give."""
+        return Place(self._at.ordinal, self._seq)
 
     def rewind(self) -> None:
         """To the oldest record that is not accepted. Of the blocks that the log has by now, those that are accepted
@@ -114,7 +127,7 @@ class LogReader:
         if not self._closed:
             self._closed = True
             self._more.set()
-            self._source.on_close(self)
+            self._on_close(self)
 
     def wake(self) -> None:
         """The log has more, or is closing."""
@@ -165,27 +178,6 @@ class LogReader:
                 return segment
             self._move(segment.ordinal + 1, Mark(0, 0, 0))
 
-    def _give(self, blocks_max: int, bytes_max: int) -> list[bytes]:
-        given: list[bytes] = []
-        size = 0
-        while len(given) < blocks_max:
-            found = self._ahead[0] if self._ahead else self._source.tail.find(self._at)
-            if found is None:
-                break
-            position, head, data = found
-            if given and size + len(data) > bytes_max:
-                break
-            if self._ahead:
-                self._ahead.popleft()
-            if head.first_seq > self._seq:
-                self._miss(self._seq, head.first_seq)
-            self._at = Position(position.ordinal, position.offset + len(data))
-            self._seq = head.end_seq
-            if not self._is_known(position, head):
-                given.append(data)
-                size += len(data)
-        return given
-
     def _is_known(self, position: Position, head: BlockHead) -> bool:
         """Whether the block may be passed over because the cloud has it."""
         return position < self._known_until and self._source.catalog.is_accepted(
@@ -193,48 +185,22 @@ class LogReader:
         )
 
     async def _read(self, segment: Segment) -> None:
-        """Fills `_ahead` from the disk; records up to the segment's end of which there is no sign are damaged."""
-        end_bytes, end_seq, moves, start = segment.end_bytes, segment.end_seq, self._moves, self._at
-        source = self._source
-        read = functools.partial(source.disk.read, source.directory / segment_name(segment.ordinal))
+        """Fills `_ahead` from the disk."""
+        moves, known = self._moves, self._at < self._known_until
         try:
-            found, finished = await source.thread.run(
-                _read_some, read, start.offset, end_bytes, self._seq, segment.epoch
-            )
+            piece = await self._source.read(segment, Mark(self._seq, self._at.offset, 0))
         except FileNotFoundError:
-            if self._moves == moves and source.catalog.get(segment.ordinal) is segment:
+            if self._moves == moves:
                 # Trimmed a moment ago, and the keeper is about to say so; or somebody else removed it, and what was
                 # not accepted is lost.
                 unread = self._unread(segment)
-                lost = source.on_damage(segment, segment.first_seq, end_seq)
-                self.skipped += lost if start < self._known_until else unread
+                lost = self._source.on_damage(segment, segment.first_seq, segment.end_seq)
+                self.skipped += lost if known else unread
                 self._move(segment.ordinal + 1, Mark(0, 0, 0))
             return
-        if self._moves != moves or source.catalog.get(segment.ordinal) is not segment:
+        if self._moves != moves or piece is None:
             return
-        for offset, head, data in found:
-            self._ahead.append((Position(segment.ordinal, offset), head, data))
-            segment.mark(Mark(head.first_seq, offset, head.newest_ms))
-        if finished and not found:
-            self._miss(self._seq, end_seq)
-            self._at, self._seq = Position(segment.ordinal, end_bytes), end_seq
-
-    def _miss(self, first_seq: int, end_seq: int) -> None:
-        segment = self._source.catalog.get(self._at.ordinal)
-        if segment is not None and first_seq < end_seq:
-            self.skipped += end_seq - first_seq
-            self._source.on_damage(segment, first_seq, end_seq)
-
-
-def _read_some(
-    read: Callable[[int, int], bytes], start: int, end: int, seq: int, epoch: int
-) -> tuple[list[tuple[int, BlockHead, bytes]], bool]:
-    """Blocks of about READ_BYTES, and whether the walk came to the end."""
-    blocks: list[tuple[int, BlockHead, bytes]] = []
-    size = 0
-    for found in scan_blocks(read, start=start, end=end, seq=seq, epoch=epoch):
-        blocks.append((found.offset, found.head, found.data))
-        size += len(found.data)
-        if size >= READ_BYTES:
-            return blocks, False
-    return blocks, True
+        self._ahead.extend((Position(segment.ordinal, offset), head, data) for offset, head, data in piece.blocks)
+        if not piece.blocks:
+            self.skipped += piece.behind.seq - self._seq
+            self._at, self._seq = Position(segment.ordinal, piece.behind.offset), piece.behind.seq

@@ -17,10 +17,11 @@ import msgspec
 from protocols.batch import read_key
 from protocols.block import HEAD_BYTES, read_head, split_block
 from protocols.errors import VersionError, WireError
+from protocols.messages import Gap, GapKind
 from sync.log.catalog import Catalog
 from sync.log.disk import Disk
 from sync.log.keys import KeyTable
-from sync.log.scan import Read, read_around_damage, scan_blocks
+from sync.log.scan import Read, read_around_damage, scan_blocks, written_bytes
 from sync.log.segment import (
     Ended,
     Mark,
@@ -60,12 +61,13 @@ class _File(msgspec.Struct):
     header: SegmentHeader | None
 
 
-def recover(disk: Disk, directory: Path) -> Recovered:
-    """May change the directory: removes files without a record, gives back room behind the last one."""
+def recover(disk: Disk, directory: Path, *, now_ms: int) -> Recovered:
+    """May change the directory: removes files without a record, gives back room behind the last one. `now_ms`: Unix, of
+    what is noticed to be lost."""
     sizes = disk.sizes(directory)
     generation, state = read_state(functools.partial(disk.read, directory / name) for name in state_names())
     files, foreign_bytes, highest = _files(disk, directory, sizes)
-    recovery = _Recovery(disk, directory, state, {segment_ordinal(name) for name in sizes})
+    recovery = _Recovery(disk, directory, state, {segment_ordinal(name) for name in sizes}, now_ms)
     recovery.load(files)
     recovery.settle()
     last = recovery.catalog.last()
@@ -142,12 +144,15 @@ def _files(disk: Disk, directory: Path, sizes: dict[str, int]) -> tuple[list[_Fi
 
 
 class _Recovery:
-    def __init__(self, disk: Disk, directory: Path, state: State | None, present: set[int | None]) -> None:
+    def __init__(self, disk: Disk, directory: Path, state: State | None, present: set[int | None], now_ms: int) -> None:
         self._disk = disk
         self._directory = directory
         self._state = state
         self._present = present
-        self._remembered = {epoch.epoch: epoch for epoch in state.epochs} if state else {}
+        self._now_ms = now_ms
+        self._damaged: list[tuple[Segment, int, int]] = []
+        """Records that are not where their segment should have them."""
+        self._tails: list[Gap] = []
         self.catalog = Catalog(state.gone if state else Totals())
         self.keys = KeyTable()
 
@@ -171,26 +176,27 @@ class _Recovery:
         self._disk.remove([self._path(ordinal) for ordinal in empty])
 
     def settle(self) -> None:
-        """Takes over what the state knows, and accounts for records of which there is no segment any more."""
+        """Takes over what the state knows, and accounts for records of which there is no segment any more, for damage
+        and for tails."""
         catalog = self.catalog
+        if self._state is not None:
+            catalog.restore(self._state)
+        remembered = {epoch.epoch for epoch in self._state.epochs} if self._state else set()
         for epoch in list(catalog.epochs.values()):
-            remembered = self._remembered.pop(epoch.epoch, None)
             held = Ranges((segment.first_seq, segment.end_seq) for segment in epoch.segments)
-            if remembered is not None:
-                for _, end in (*remembered.accepted, *remembered.damaged):
-                    epoch.end_seq = max(epoch.end_seq, end)
-                for first, end in remembered.accepted:
-                    catalog.accept(epoch.epoch, first, end)
-                for first, end in remembered.damaged:
-                    catalog.damage(epoch.epoch, first, end)
             for first, end in held.missing(0, epoch.end_seq):
-                if remembered is None and self._was_trimmed(epoch.segments, first, end):
+                if epoch.epoch not in remembered and self._was_trimmed(epoch.segments, first, end):
                     catalog.accept(epoch.epoch, first, end)
-                elif lost := catalog.damage(epoch.epoch, first, end):
-                    logger.error(
-                        "log damaged: segment gone", epoch=f"{epoch.epoch:016x}", first_seq=first, records=lost
-                    )
-        catalog.restore_gone(self._remembered.values())
+                else:
+                    self._damaged.append((epoch.segments[0], first, end))
+        for segment, first, end in self._damaged:
+            lost = catalog.lose(GapKind.DAMAGED, segment, [(first, end)], now_ms=self._now_ms)
+            if lost:
+                epoch_id = f"{segment.epoch:016x}"
+                logger.error("log damaged", segment=segment.ordinal, epoch=epoch_id, first_seq=first, records=lost)
+        for tail in self._tails:
+            if catalog.add_tail(tail):
+                logger.warning("log ends torn", epoch=f"{tail.epoch:016x}", seq=tail.first_seq, size=tail.size_bytes)
         for segment in catalog.segments_from(0):
             catalog.seal(segment)
 
@@ -204,7 +210,6 @@ class _Recovery:
         """Reads the whole segment; False if there is no record in it."""
         header = file.header
         segment: Segment | None = None
-        damaged: list[tuple[int, int]] = []
         for found in scan_blocks(
             functools.partial(self._disk.read, self._path(file.ordinal)),
             start=header.size if header else 0,
@@ -218,29 +223,47 @@ class _Recovery:
                 first = Mark(*start, head.newest_ms)
                 segment = self._add(file, head.epoch, first, Ended(file.ordinal, first.offset, first.seq))
             if head.first_seq > segment.end_seq:
-                damaged.append((segment.end_seq, head.first_seq))
-            self.catalog.extend(segment, head, found.offset)
+                self._damaged.append((segment, segment.end_seq, head.first_seq))
+            self.catalog.extend(segment, head, found.offset, head.newest_ms)
             if with_keys:
                 self._load_keys(found.data)
-        if segment is None:
-            if header is None or end is None or end.end_seq <= header.first_seq:
-                return False
+        synced = end if end is not None else self._synced(file.ordinal)
+        if segment is None and header is not None and synced is not None and synced.end_seq > header.first_seq:
             first = Mark(header.first_seq, header.size, header.created_ms)
-            segment = self._add(file, header.epoch, first, end)
-            damaged.append((header.first_seq, end.end_seq))
-        elif end is not None and end.end_seq > segment.end_seq:
-            damaged.append((segment.end_seq, end.end_seq))
-            self.catalog.epochs[segment.epoch].end_seq = segment.end_seq = end.end_seq
-            segment.end_bytes = end.end_bytes
-        for first_seq, end_seq in damaged:
-            lost = self.catalog.damage(segment.epoch, first_seq, end_seq)
-            logger.error("log damaged", file=str(self._path(file.ordinal)), first_seq=first_seq, records=lost)
-        self._cut(segment)
-        return True
+            segment = self._add(file, header.epoch, first, Ended(file.ordinal, first.offset, first.seq))
+        if segment is not None and synced is not None and synced.end_seq > segment.end_seq:
+            self._damaged.append((segment, segment.end_seq, synced.end_seq))
+            self.catalog.epochs[segment.epoch].end_seq = segment.end_seq = synced.end_seq
+            segment.end_bytes = synced.end_bytes
+        if end is None:
+            self._look_behind(file, segment)
+        if segment is not None:
+            self._cut(segment)
+        return segment is not None
+
+    def _synced(self, ordinal: int) -> Ended | None:
+        """How far the segment was synced, at least, if it was the one being written."""
+        active = self._state.active if self._state else None
+        return active if active is not None and active.ordinal == ordinal else None
+
+    def _look_behind(self, file: _File, segment: Segment | None) -> None:
+        """Whatever stands behind the last record of the log was never acknowledged, or it is records, damaged: nobody
+        can tell."""
+        read = functools.partial(self._disk.read, self._path(file.ordinal))
+        if segment is not None:
+            epoch, seq, at = segment.epoch, segment.end_seq, segment.end_bytes
+        elif file.header is not None:
+            epoch, seq, at = file.header.epoch, file.header.first_seq, file.header.size
+        else:
+            last = self.catalog.last()
+            epoch, seq, at = (0, 0, 0) if last is None else (last.epoch, last.end_seq, 0)
+        size = written_bytes(read, at, file.size_bytes)
+        if size:
+            self._tails.append(Gap(epoch, seq, seq, GapKind.TAIL, 0, 0, self._now_ms, size))
 
     def _add(self, file: _File, epoch: int, first: Mark, end: Ended) -> Segment:
         segment = Segment(file.ordinal, epoch, first, file.size_bytes)
-        segment.end_bytes, segment.end_seq = end.end_bytes, end.end_seq
+        segment.end_bytes, segment.end_seq, segment.classes = end.end_bytes, end.end_seq, end.classes
         self.catalog.begin(segment)
         return segment
 

@@ -53,6 +53,16 @@ def scan_blocks(read: Read, *, start: int, end: int, seq: int, epoch: int | None
         yield found
 
 
+def written_bytes(read: Read, start: int, end: int) -> int:
+    """How far [start, end) of a file is written to: up to its last byte that is not zero."""
+    written = 0
+    for at in range(start, end, READ_BYTES):
+        data = read_around_damage(read, at, min(READ_BYTES, end - at)).rstrip(b"\0")
+        if data:
+            written = at + len(data) - start
+    return written
+
+
 def _block_at(window: _Window, at: int) -> Found | None:
     try:
         head = read_head(window.bytes_at(at, HEAD_BYTES))

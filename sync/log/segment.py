@@ -26,11 +26,14 @@ import re
 import struct
 import zlib
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
+from protocols.block import BlockHead
 from protocols.errors import UNREADABLE, ChecksumError, MalformedError, VersionError
+from protocols.messages import Priority
 from sync.log.keys import KeySnapshot
 from sync.log.settings import MARKS_PER_SEGMENT
 
@@ -49,6 +52,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     ordinal: int
     end_bytes: int
     end_seq: int
+    classes: int = 0
+    """What its blocks hold: bit p for priority p. 0: not known."""
 
 
 NOTHING_BEFORE: Final = Ended(0, 0, 0)
@@ -129,7 +134,21 @@ class Mark(msgspec.Struct, frozen=True):
 class Segment:
     """What is known in memory of one file: constant size, however many blocks it holds."""
 
-    __slots__ = ("_marks", "end_bytes", "end_seq", "epoch", "first_seq", "ordinal", "sealed", "size_bytes")
+    __slots__ = (
+        "_marks",
+        "_oldest_ms",
+        "classes",
+        "end_bytes",
+        "end_seq",
+        "epoch",
+        "first_seq",
+        "is_moving",
+        "newest_ms",
+        "ordinal",
+        "sealed",
+        "size_bytes",
+        "version",
+    )
 
     def __init__(self, ordinal: int, epoch: int, first: Mark, size_bytes: int) -> None:
         self.ordinal = ordinal
@@ -142,7 +161,17 @@ class Segment:
         """Of the file."""
         self.sealed = False
         """True once nothing is written to it any more."""
+        self.classes = 0
+        """As in Ended."""
+        self.newest_ms = first.newest_ms
+        """Newest received time, as far as its blocks were seen."""
+        self.version = 0
+        """Of the file: rises when another takes its place."""
+        self.is_moving = False
+        """True while that is going on: either may be read."""
         self._marks = [first]
+        self._oldest_ms = [first.newest_ms]
+        """Oldest received time of each mark's block and those behind it, up to the next mark; as far as it is known."""
 
     @property
     def start_bytes(self) -> int:
@@ -150,14 +179,42 @@ class Segment:
         return self._marks[0].offset
 
     @property
-    def ended(self) -> Ended:
-        return Ended(self.ordinal, self.end_bytes, self.end_seq)
+    def oldest_ms(self) -> int:
+        """Oldest received time, as far as its blocks were seen."""
+        return min(self._oldest_ms)
 
-    def mark(self, mark: Mark) -> None:
-        """Remembers the place of a block behind all marks so far, unless one is near."""
-        if mark.offset - self._marks[-1].offset >= self.size_bytes // MARKS_PER_SEGMENT:
+    @property
+    def ended(self) -> Ended:
+        return Ended(self.ordinal, self.end_bytes, self.end_seq, self.classes)
+
+    @property
+    def priority(self) -> Priority | None:
+        """The highest of its blocks; None: not known."""
+        return Priority(self.classes.bit_length() - 1) if self.classes else None
+
+    def extend(self, head: BlockHead, offset: int, oldest_ms: int) -> None:
+        """The block at `offset` is its last."""
+        self.mark(Mark(head.first_seq, offset, head.newest_ms), oldest_ms)
+        self.end_bytes = offset + head.size
+        self.end_seq = head.end_seq
+        self.classes |= 1 << head.priority
+        self.newest_ms = max(self.newest_ms, head.newest_ms)
+
+    def mark(self, mark: Mark, oldest_ms: int) -> None:
+        """Remembers the place of a block behind all marks so far, unless one is near. `oldest_ms`: of its records."""
+        last = self._marks[-1]
+        if mark.offset - last.offset >= self.size_bytes // MARKS_PER_SEGMENT:
             self._marks.append(mark)
+            self._oldest_ms.append(oldest_ms)
+        elif mark.offset >= last.offset:
+            self._oldest_ms[-1] = min(self._oldest_ms[-1], oldest_ms)
 
     def find(self, seq: int) -> Mark:
         """The last known place at or before the record."""
         return self._marks[max(0, bisect_right(self._marks, seq, key=lambda mark: mark.seq) - 1)]
+
+    def pieces(self) -> Iterator[tuple[int, int, int]]:
+        """From each known place to the next: first number, the number after the last, oldest received time."""
+        ends = [*(mark.seq for mark in self._marks[1:]), self.end_seq]
+        for mark, end_seq, oldest_ms in zip(self._marks, ends, self._oldest_ms, strict=True):
+            yield mark.seq, end_seq, oldest_ms

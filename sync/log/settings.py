@@ -24,6 +24,17 @@ ACCEPTED_RANGES_MAX: Final = 8192
 """Separate accepted ranges kept over all epochs: 160 KB of the state. A range beyond it is left pending, which
 costs one resend; ranges that touch are one, so only a cloud that accepts every other block comes near it."""
 
+LOST_RANGES_MAX: Final = 4096
+"""Separate evicted ranges kept over all epochs, and ranges of the gaps that the cloud is told of: 30 KB of the
+state each. What is kept between them (alarms, mostly) decides how many there are; near it, more telemetry is kept."""
+
+GAPS_MAX: Final = 512
+"""Entries of the book of gaps: 20 KB of the state. More become fewer with wider times."""
+
+GAPS_KEPT_MAX: Final = 64
+"""Of them, those that the cloud has already. They are told again on each connection, in one frame, so that records
+that came late after all are known here too."""
+
 ENDS_MAX: Final = 4096
 """Segments whose end the state holds because the file after them is gone: 60 KB of the state. Any more are walked
 through at the next start to find their end."""

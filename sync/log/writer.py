@@ -24,6 +24,8 @@ ENTRY_OVERHEAD_BYTES: Final = 4
 class Block(msgspec.Struct, frozen=True):
     head: BlockHead
     data: bytes
+    oldest_ms: int
+    """Oldest received time of its records."""
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -192,7 +194,8 @@ def _encode(entries: Sequence[Entry], epoch: int, first_seq: int, records: int) 
         newest_ms=max(entry.newest_ms for entry in entries),
         priority=max(entry.priority for entry in entries),
     )
-    return Block(read_head(data), data)
+    oldest_ms = min(entry.newest_ms if entry.oldest_ms is None else entry.oldest_ms for entry in entries)
+    return Block(read_head(data), data, oldest_ms)
 
 
 def _close(file: SyncedFile) -> None:

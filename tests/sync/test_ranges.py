@@ -33,6 +33,12 @@ def test_ranges_behave_as_the_set_of_their_numbers(added: list[tuple[int, int]],
     wider = Ranges(held)
     wider.add(start, end)
     assert ranges.touches(start, end) == (wider.parts <= ranges.parts or start >= end)
+    assert {n for s, e in ranges.held(start, end) for n in range(s, e)} == set(range(start, end)) & numbers
+    assert Ranges.of_steps(ranges.steps()) == ranges
+    less = Ranges(held)
+    assert less.remove(start, end) == len(set(range(start, end)) & numbers)
+    assert less == Ranges((n, n + 1) for n in numbers - set(range(start, end)))
+    assert len(less) == len(numbers - set(range(start, end)))
     if held:
         ranges.drop_first()
         assert list(ranges) == held[1:]

@@ -25,13 +25,21 @@ epochs = itertools.count(1)
 """What each opening takes its epoch from: never the same twice in a test run."""
 
 
-def entry(counter: int, *, run: int = 1, rows: int = 1, noise: bytes = b"", at_ms: int = START_MS) -> Entry:
+def entry(
+    counter: int,
+    *,
+    run: int = 1,
+    rows: int = 1,
+    noise: bytes = b"",
+    at_ms: int = START_MS,
+    priority: Priority = Priority.TELEMETRY,
+) -> Entry:
     """A batch whose payloads say what they are; `noise` is what zstd shall not compress."""
     payloads = [b"%d/%d/%d " % (run, counter, row) + noise for row in range(rows)]
     key = BatchKey(run, counter)
-    origin = Origin("demo", "serial", "pump-1", "up", "", "mqtt")
+    origin = Origin("demo", "serial", "pump-1", "up", "", "mqtt", priority)
     batch = RecordBatch(key, Clock(7, 0, ClockState.UNSET), at_ms, [origin], [0] * rows, [0] * rows, payloads)
-    return Entry(encode_records(batch), key, rows, at_ms, Priority.TELEMETRY)
+    return Entry(encode_records(batch), key, rows, at_ms, priority)
 
 
 @asynccontextmanager

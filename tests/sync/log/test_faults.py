@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+from pathlib import Path
 
 import pytest
 
 from protocols.block import HEAD_BYTES, open_block
+from protocols.messages import GapKind
 from sync.log.disk import Disk
 from sync.log.log import Log, LogFailedError, LogFullError
 from sync.log.settings import STATE_BYTES
@@ -192,22 +194,44 @@ class TestTrimming:
 
 
 class TestDamage:
+    before_close: dict[Path, bytearray]
+    """The disk's files as a crash would have left them."""
+
     async def written(self, disk: SimulatedDisk, noise: bytes, count: int = 8, noise_bytes: int = 5000) -> None:
         async with opened(disk) as log:
             for n in range(count):
                 await log.append([entry(n, rows=2, noise=noise[:noise_bytes])])
+            self.before_close = {path: bytearray(content) for path, content in disk.files.items()}
 
     async def test_a_torn_tail_ends_the_epoch_and_nothing_else(self, noise: bytes) -> None:
+        """Nobody can tell whether its last block was ever acknowledged: a gap of unknown length, counted apart."""
         disk = SimulatedDisk()
         await self.written(disk, noise)
         path = disk.segments()[0]
+        disk.files = self.before_close
         content = disk.files[path]
+        last = content.rindex(b"TGB1")
+        content[last + 100 :] = bytes(10_000)
+        for count in (7, 8):
+            async with opened(disk) as log:
+                total = log.accounting()
+                assert (total.logged, total.pending, total.damaged, total.tails) == (2 * count, 2 * count, 0, 1)
+                (gap,) = log.gaps(10)
+                assert (gap.kind, gap.first_seq, gap.end_seq, gap.size_bytes) == (GapKind.TAIL, 14, 14, 100)
+                await log.append([entry(7, rows=2)])
+                assert len(keys_of(await read_all(log.reader("check")))) == 8
+
+    async def test_what_is_missing_below_a_synced_end_that_is_known_is_damage(self, noise: bytes) -> None:
+        disk = SimulatedDisk()
+        await self.written(disk, noise)
+        content = disk.files[disk.segments()[0]]
         content[content.rindex(b"TGB1") + 100 :] = bytes(10_000)
         async with opened(disk) as log:
             total = log.accounting()
-            assert (total.logged, total.pending, total.damaged) == (14, 14, 0)
-            await log.append([entry(7)])
-            assert len(keys_of(await read_all(log.reader("check")))) == 8
+            assert (total.logged, total.pending, total.damaged, total.tails) == (16, 14, 2, 0)
+            (gap,) = log.gaps(10)
+            assert (gap.kind, gap.first_seq, gap.end_seq) == (GapKind.DAMAGED, 14, 16)
+            assert closes(log)
 
     @pytest.mark.parametrize("place", [10, HEAD_BYTES + 100])
     async def test_a_rotten_block_is_counted_and_reading_goes_on_behind_it(self, place: int, noise: bytes) -> None:
@@ -304,9 +328,9 @@ class TestDamage:
         disk = SimulatedDisk()
         await self.written(disk, noise)
         newer = DIRECTORY / "00000099.seg"
-        disk.files[newer] = bytearray(b"TGS2" + bytes(5000))
+        disk.files[newer] = bytearray(b"TGS9" + bytes(5000))
         async with opened(disk) as log:
             assert len(keys_of(await read_all(log.reader("sender")))) == 8
             await log.append([entry(8)])
-        assert disk.files[newer].startswith(b"TGS2")
+        assert disk.files[newer].startswith(b"TGS9")
         assert max(disk.segments()) > newer

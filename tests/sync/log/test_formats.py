@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.batch import BatchKey
 from protocols.errors import MalformedError, VersionError, WireError
+from protocols.messages import GapKind
+from sync.log.epoch import Folded
+from sync.log.gaps import GapState
 from sync.log.keys import KeyTable
 from sync.log.linger import Linger
 from sync.log.segment import (
@@ -22,12 +28,29 @@ from sync.log.segment import (
     segment_name,
     segment_ordinal,
 )
-from sync.log.settings import ACCEPTED_RANGES_MAX, ENDS_MAX, KEY_RANGES_MAX, KEY_RUNS_MAX, STATE_FILE_BYTES
+from sync.log.settings import (
+    ACCEPTED_RANGES_MAX,
+    ENDS_MAX,
+    GAPS_MAX,
+    KEY_RANGES_MAX,
+    KEY_RUNS_MAX,
+    LOST_RANGES_MAX,
+    STATE_FILE_BYTES,
+)
 from sync.log.state import EpochState, State, Totals, decode_state, encode_state
+from sync.ranges import Ranges
 
 U63 = st.integers(0, 2**63 - 1)
 HEADER = encode_header(SegmentHeader(1, 2, 3, NOTHING_BEFORE, [(7, [(0, 5)])]))
-STATE = encode_state(State(Totals(9, 8, 1), [EpochState(5, [(0, 4)], [(6, 7)])], [Ended(3, 100, 12)]), 41)
+REMEMBERED = State(
+    Totals(9, 6, 1, 2),
+    [EpochState(5, Folded(10, 7, 2), [0, 4, 3, 1], [2, 2], [])],
+    [Ended(3, 100, 12, 5)],
+    Ended(4, 200, 14, 1),
+    [GapState(5, GapKind.EVICTED, 1, 2, 3, 0, [2, 2], [])],
+    1,
+)
+STATE = encode_state(REMEMBERED, 41)
 
 
 class TestHeader:
@@ -52,7 +75,7 @@ class TestHeader:
 
     def test_a_newer_version_is_told_from_garbage(self) -> None:
         with pytest.raises(VersionError):
-            decode_header(b"TGS2" + HEADER[4:])
+            decode_header(b"TGS9" + HEADER[4:])
         with pytest.raises(MalformedError, match="magic"):
             decode_header(bytes(100))
 
@@ -69,7 +92,19 @@ class TestState:
     def test_what_goes_in_comes_out(self) -> None:
         generation, state = decode_state(STATE + bytes(1000))
         assert generation == 41
-        assert state == State(Totals(9, 8, 1), [EpochState(5, [(0, 4)], [(6, 7)])], [Ended(3, 100, 12)])
+        assert state == REMEMBERED
+
+    def test_version_1_is_read(self) -> None:
+        """Its body: totals (logged, accepted, damaged), epochs (id, accepted and damaged pairs), ends."""
+        body = msgspec.msgpack.encode([[9, 8, 1], [[5, [[0, 4], [7, 9]], [[5, 6]]]], [[3, 100, 12]]])
+        head = struct.pack("<4sIQ", b"TGA1", len(body), 6)
+        data = head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
+        generation, state = decode_state(data + bytes(1000))
+        assert generation == 6
+        assert state.gone == Totals(logged=9, accepted=8, damaged=1, evicted=0)
+        assert state.epochs == [EpochState(5, Folded(), [0, 4, 3, 2], [], [5, 1])]
+        assert state.ends == [Ended(3, 100, 12)]
+        assert (state.active, state.gaps, state.tails) == (None, [], 0)
 
     def test_neither_flipped_bits_nor_missing_bytes_are_let_through(self) -> None:
         for place in range(len(STATE)):
@@ -81,20 +116,37 @@ class TestState:
                 decode_state(STATE[:place])
 
     def test_all_that_may_be_remembered_fits(self) -> None:
-        far = 2**40
-        ranges = [(far + 2 * n, far + 2 * n + 1) for n in range(ACCEPTED_RANGES_MAX)]
-        ends = [Ended(2**31 + n, 2**30, far) for n in range(ENDS_MAX)]
-        epochs = [EpochState(2**62, ranges, [])]
-        _, state = decode_state(encode_state(State(Totals(), epochs, ends), 2**40))
-        assert state.epochs == epochs
+        """At numbers as large as a log comes to in years, and gaps that the cloud has in part."""
+        ranges = Ranges((2**36 + 2**17 * n, 2**36 + 2**17 * n + 40_000) for n in range(LOST_RANGES_MAX)).steps()
+        accepted = Ranges((2**36 + 2**17 * n, 2**36 + 2**17 * n + 60) for n in range(ACCEPTED_RANGES_MAX)).steps()
+        per_gap = 2 * LOST_RANGES_MAX // GAPS_MAX
+        gaps = [
+            GapState(
+                2**62, GapKind.EVICTED, 2**40, 2**40, 2**40, 0, ranges[per_gap * n : per_gap * (n + 1)], [2**36, 1]
+            )
+            for n in range(GAPS_MAX)
+        ]
+        ends = [Ended(2**31 + n, 2**24, 2**36, 7) for n in range(ENDS_MAX)]
+        full = State(Totals(), [EpochState(2**62, Folded(), accepted, ranges, [])], ends, ends[0], gaps, 9)
+        _, state = decode_state(encode_state(full, 2**40))
+        assert state == full
 
-    def test_epochs_that_do_not_fit_are_left_out_the_newest_first(self) -> None:
-        epochs = [EpochState(2**62 + n, [(n, n + 1)], []) for n in range(30_000)]
+    def test_what_does_not_fit_is_what_was_accepted_last(self) -> None:
+        epochs = [EpochState(2**62 + n, Folded(), [n, 1], [5, 1] if n % 10 == 0 else [], []) for n in range(20_000)]
+        data = encode_state(State(Totals(), epochs, []), 1)
+        _, state = decode_state(data)
+        assert len(data) <= STATE_FILE_BYTES
+        whole = [one for one in state.epochs if one.accepted]
+        assert 5_000 < len(whole) < 20_000
+        assert whole == epochs[: len(whole)]
+        assert [one.epoch for one in state.epochs if one.evicted] == [one.epoch for one in epochs if one.evicted]
+
+    def test_it_fits_whatever_there_is(self) -> None:
+        epochs = [EpochState(2**62 + n, Folded(), [], [n, 1], []) for n in range(30_000)]
         data = encode_state(State(Totals(), epochs, []), 1)
         _, state = decode_state(data)
         assert len(data) <= STATE_FILE_BYTES
         assert 5_000 < len(state.epochs) < 30_000
-        assert state.epochs == epochs[: len(state.epochs)]
 
 
 class TestKeyTable:
