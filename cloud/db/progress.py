@@ -36,7 +36,7 @@ async def claim(conn: Connection, hop: str, runs: Sequence[Run], *, held: bool =
     if held:
         return Claim(hop, runs, await _lock(conn, hop, names))
     found = await conn.fetch(_LOOK, [name[0] for name in names], [name[1] for name in names], hop)
-    done = {(row["source_id"], row["epoch"]): _ranges(row["done"]) for row in found}
+    done = {(row["source_id"], row["epoch"]): ranges_of(row["done"]) for row in found}
     return Claim(hop, runs, {name: done.get(name) or Ranges() for name in names}, held=False)
 
 
@@ -47,7 +47,7 @@ async def _lock(conn: Connection, hop: str, names: Sequence[Name]) -> dict[Name,
     if len(locked) < len(names):
         await conn.execute(_LOCK_MISSING, sources, epochs, hop)
         locked = await conn.fetch(_LOCK, sources, epochs, hop)
-    return {(row["source_id"], row["epoch"]): _ranges(row["done"]) for row in locked}
+    return {(row["source_id"], row["epoch"]): ranges_of(row["done"]) for row in locked}
 
 
 async def settle(conn: Connection, claim: Claim) -> None:
@@ -74,6 +74,6 @@ def multirange(ranges: Ranges) -> str:
     return "{" + ",".join(f"[{start},{end})" for start, end in ranges) + "}"
 
 
-def _ranges(done: Iterable[asyncpg.Range[int]]) -> Ranges:
+def ranges_of(done: Iterable[asyncpg.Range[int]]) -> Ranges:
     """PostgreSQL gives ranges of whole numbers as [lower, upper), both set."""
     return Ranges((part.lower or 0, part.upper or 0) for part in done)

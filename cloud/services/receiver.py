@@ -17,9 +17,10 @@ from cloud.services.store import Store
 from cloud.topics import DEFAULT_PROCESSOR
 from protocols.block import BlockHead, read_head
 from protocols.limits import SHIPMENT_BYTES_MAX
-from protocols.messages import Lane
+from protocols.messages import Anchor, Gap, Lane
 from protocols.shipment import Consignment, Run, encode_shipment
 from sync.bus.contract import Bus, BusFullError
+from sync.link.frames import Span
 from sync.ranges import Ranges
 
 SHIPMENT_BYTES: Final = {Lane.LIVE: SHIPMENT_BYTES_MAX // 4, Lane.BACKFILL: 64 * 1024}
@@ -90,6 +91,24 @@ class Receiver:
                     raise result
         finally:
             self._waiting_bytes -= size
+
+    def meet(self, source_id: int) -> None:
+        """It connects anew: what it sends again is passed on, to be found out by the hops. What is remembered here knows
+        neither what other processes have, nor that the database was set back to a backup."""
+        for name in [name for name in self._known if name[0] == source_id]:
+            del self._known[name]
+
+    async def keep_anchors(self, source_id: int, anchors: Sequence[Anchor]) -> None:
+        """Returns when they are durable. Raises DatabaseError, as all that follows."""
+        await self._store.run(lambda tx: tx.keep_anchors(source_id, anchors))
+
+    async def keep_gaps(self, source_id: int, gaps: Sequence[Gap]) -> list[Span]:
+        """Returns when they are durable, and which records among them the cloud has after all."""
+        return await self._store.run(lambda tx: books.keep_gaps(tx, source_id, gaps))
+
+    async def missing_of(self, source_id: int, spans: Sequence[Span]) -> list[Span]:
+        """What of these records, which the gateway takes for accepted, is not here."""
+        return await self._store.run(lambda tx: books.missing_of(tx, source_id, spans))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ships until `stop`; what waits then is answered as uncertain."""
