@@ -37,6 +37,24 @@ def record_message_id(epoch: int, seq: int, index: int = 0) -> bytes:
     return ((epoch << SEQ_BITS | seq) << INDEX_BITS | index).to_bytes(16, "big")
 
 
+class RecordName(msgspec.Struct, frozen=True):
+    """What the id of a message without a message key says."""
+
+    epoch: int
+    seq: int
+    index: int
+
+
+def record_of(message_id: bytes) -> RecordName | None:
+    """None: the id derives from a message key."""
+    number = int.from_bytes(message_id, "big")
+    if number & _KEYED:
+        return None
+    index = number & (1 << INDEX_BITS) - 1
+    seq = number >> INDEX_BITS & (1 << SEQ_BITS) - 1
+    return RecordName(number >> INDEX_BITS + SEQ_BITS, seq, index)
+
+
 class KeySpace:
     """Ids of one device name's keyed messages; made once for a name, then cheap for each message."""
 

@@ -13,6 +13,7 @@ from cloud.api import (
     blueprints,
     current,
     devices,
+    gaps,
     gateways,
     history,
     inbox,
@@ -41,6 +42,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     gateways.router,
     gateways.enrolment_router,
     inbox.router,
+    gaps.router,
     accounting.router,
     stream.router,
 )

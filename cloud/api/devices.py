@@ -33,7 +33,7 @@ from cloud.api.tenancy import (
     WritableDevice,
     project_of,
 )
-from cloud.db import devices, networks
+from cloud.db import devices, networks, standings
 from cloud.db.database import Connection
 from cloud.db.devices import DeviceChanges, DeviceFilter
 from cloud.db.errors import DanglingError, NotFoundError
@@ -98,6 +98,14 @@ class Device(Resource):
     created_at: CreatedAt
 
 
+class DeviceInFull(Device):
+    complete_until: int | None = Field(
+        description="All that its gateways received before this time is in the databases, or listed under /gaps: "
+        "nothing older is on its way. Unix milliseconds; null: not known, as where no gateway has carried its messages.",
+        examples=[1772353860012],
+    )
+
+
 class CreatedDevice(Device):
     credential: DeviceCredential | None = Field(description="If it was asked for.")
 
@@ -150,11 +158,12 @@ async def create_device(
 
 
 @router.get("/{device}")
-async def get_device(context: Context, at: ReadableDevice, response: Response) -> Device:
+async def get_device(context: Context, at: ReadableDevice, response: Response) -> DeviceInFull:
     async with context.database.connection() as conn:
         row = await devices.get(conn, *at)
+        complete_until = await standings.complete_until(conn, *at)
     set_etag(response, row.revision)
-    return Device.model_validate(row)
+    return DeviceInFull(**Device.model_validate(row).model_dump(), complete_until=complete_until)
 
 
 @router.patch("/{device}")

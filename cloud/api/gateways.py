@@ -18,7 +18,7 @@ from cloud.api.fields import Body, ChosenId, CreatedAt, ProjectField, Resource, 
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
 from cloud.api.problems import Problem, invalid
 from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
-from cloud.db import gateways
+from cloud.db import gateways, standings
 from cloud.db.database import Connection
 from cloud.db.secrets import new_secret, sha256_hex
 
@@ -62,6 +62,25 @@ class Gateway(Resource):
     )
     created_at: CreatedAt
     last_seen_at: datetime.datetime | None = Field(description="When it was connected last; null: never.")
+
+
+class Backlog(BaseModel):
+    """What a gateway has not sent yet, by its own last word."""
+
+    told_at: datetime.datetime = Field(description="When it said so.")
+    pending: int = Field(description="Records that wait in its log, at least.", examples=[0])
+    in_flight: int = Field(description="Of these, sent and without an answer.", examples=[0])
+    age_s: float = Field(description="Of the oldest of them, by the gateway's clock.", examples=[0.0])
+    refused: dict[str, int] = Field(description="Records refused before its log since its start, by reason.")
+
+
+class GatewayInFull(Gateway):
+    complete_until: int | None = Field(
+        description="All that it received before is in the databases, or listed under /gaps. Unix milliseconds; null: "
+        "not known.",
+        examples=[1772353860012],
+    )
+    backlog: Backlog | None = Field(description="null: it has told nothing yet.")
 
 
 class EnrolmentToken(BaseModel):
@@ -117,9 +136,15 @@ async def create_gateway(
 
 
 @router.get("/{gateway_id}")
-async def get_gateway(gateway_id: GatewayPath, context: Context, project: ReadableProject) -> Gateway:
+async def get_gateway(gateway_id: GatewayPath, context: Context, project: ReadableProject) -> GatewayInFull:
     async with context.database.connection() as conn:
-        return Gateway.model_validate(await gateways.get(conn, project, gateway_id))
+        row = await gateways.get(conn, project, gateway_id)
+        stands = await standings.of_gateway(conn, project, gateway_id)
+    return GatewayInFull(
+        **Gateway.model_validate(row).model_dump(),
+        complete_until=stands.complete_until if stands else None,
+        backlog=_backlog(stands),
+    )
 
 
 @router.patch("/{gateway_id}")
@@ -169,6 +194,19 @@ async def enrol(body: Enrolment, request: Request, context: Context) -> Enrolled
         ) from None
     link_url = _link_url(context.settings.public_url or str(request.base_url))
     return Enrolled(gateway_id=row.id, project_id=row.project_id, link_url=link_url)
+
+
+def _backlog(stands: standings.GatewayStanding | None) -> Backlog | None:
+    if stands is None or stands.standing is None or stands.standing_at is None:
+        return None
+    standing = stands.standing
+    return Backlog(
+        told_at=stands.standing_at,
+        pending=sum(span.end - span.first for span in standing.pending),
+        in_flight=sum(span.end - span.first for span in standing.in_flight),
+        age_s=max(0, standing.at_ms - standing.complete_ms) / 1000,
+        refused=dict(standing.refused),
+    )
 
 
 def _public_key(text: str) -> str:

@@ -10,8 +10,12 @@ import msgspec
 
 from cloud.db.database import Connection
 from cloud.db.progress import ranges_of
+from protocols.ids import record_of
 from sync.link.frames import Standing
 from sync.ranges import Ranges
+
+LAST_MESSAGES: Final = 32
+"""Of a device, by which its gateways are found: one that moved from gateway to gateway has that long behind it."""
 
 _standing: Final = msgspec.json.Decoder(Standing).decode
 
@@ -81,6 +85,29 @@ async def of_gateway(conn: Connection, project_id: str, gateway_id: str) -> Gate
 async def of_project(conn: Connection, project_id: str) -> list[GatewayStanding]:
     """All gateways of a project, by id."""
     return await _standings(conn, "g.project_id = $1", project_id)
+
+
+async def complete_until(conn: Connection, project_id: str, device_id: int) -> int | None:
+    """Of a device: of those gateways that carried its last messages, the one that is furthest behind. None: there is
+    none, or it has not told yet."""
+    rows = await conn.fetch(
+        """SELECT coalesce(record, id) AS record FROM history WHERE project_id = $1 AND device_id = $2
+           ORDER BY event_time DESC, id DESC LIMIT $3""",
+        project_id,
+        device_id,
+        LAST_MESSAGES,
+    )
+    records = [record_of(row["record"].bytes) for row in rows]
+    found = await conn.fetch(
+        """SELECT g.complete_until FROM hop_progress p JOIN source s ON s.id = p.source_id
+           JOIN gateway g ON g.project_id = s.project_id AND g.id = s.gateway_id
+           WHERE p.hop = 'receiver' AND p.epoch = ANY($2::bigint[]) AND s.project_id = $1""",
+        project_id,
+        list({record.epoch for record in records if record is not None}),
+    )
+    told: list[int | None] = [row["complete_until"] for row in found]
+    known = [until for until in told if until is not None]
+    return min(known) if known and len(known) == len(told) else None
 
 
 async def _standings(conn: Connection, condition: str, *values: object) -> list[GatewayStanding]:

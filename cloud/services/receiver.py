@@ -93,7 +93,7 @@ class Receiver:
             self._waiting_bytes -= size
 
     def meet(self, source_id: int) -> None:
-        """It connects anew: what it sends again is passed on, to be found out by the hops. What is remembered here knows
+        """It connects anew: what it sends again is passed on, and found out by the hops. What is remembered here knows
         neither what other processes have, nor that the database was set back to a backup."""
         for name in [name for name in self._known if name[0] == source_id]:
             del self._known[name]

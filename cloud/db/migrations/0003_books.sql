@@ -7,6 +7,9 @@ ALTER TABLE hop_progress
     ADD COLUMN damaged bigint NOT NULL DEFAULT 0,
     ADD COLUMN tails   bigint NOT NULL DEFAULT 0;
 
+-- Whose an epoch is: asked by people, about a device or a message.
+CREATE INDEX hop_progress_epoch ON hop_progress (epoch);
+
 -- The records of the hop `gap`, with what is known of each loss. `end_seq` = `first_seq` for a tail.
 CREATE TABLE gap (
     seq        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
