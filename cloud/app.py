@@ -24,14 +24,17 @@ from cloud.http_server import HttpServer
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
+from cloud.metrics import PipelineMetrics
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
+from cloud.services.credit import CreditWatch
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
 from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
 from cloud.services.replay import InboxReplay
 from cloud.services.runner import ServiceRunner
+from cloud.services.standings import Standings
 from cloud.services.transponder import Transponder
 from cloud.topics import ROUTABLE, TOPICS
 from sync.bus.contract import BusError
@@ -98,7 +101,9 @@ class _Process:
         self._monitoring.check("database", self._database_well)
         self._store = PostgresStore(database)
         self._receiver = Receiver(bus, self._store)
-        self._links = Links(self._receiver, feed, database)
+        self._standings = Standings(database, unix_ms)
+        self._credit = CreditWatch(bus.stats)
+        self._links = Links(self._receiver, feed, database, self._standings, self._credit, unix_ms)
 
     async def run(self, http: HttpServer | None, stop: asyncio.Event, engines: Engines) -> None:
         inner: dict[str, Run] = {"engines": engines.supervise, "registry": self._feed.run}
@@ -113,11 +118,16 @@ class _Process:
             inner["replay"] = replay.run
         if "receiver" in self._services:
             inner["receiver"] = self._receiver.run
+            inner["credit"] = self._credit.run
+            inner["standings"] = self._standings.run
             outer["links"] = self._links.run
             self._monitoring.count(lambda: _labelled("receiver", self._receiver.counts))
             self._monitoring.gauge("gateways_connected", "gateways connected here", lambda: self._links.connected)
         if http is not None:
             outer["http"] = await self._http(http)
+        if http is not None:
+            metrics = PipelineMetrics(self._database, lambda: self._credit.topics, unix_ms)
+            self._monitoring.table(metrics.read, metrics.collect)
         self._monitoring.ready = True
         await _run_in_order(outer, inner, stop)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 
 from fastapi import APIRouter
@@ -10,8 +10,15 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from cloud.db.database import DatabaseError
+from tidegate.logs import get_logger
+
+_log = get_logger("monitoring")
+
 Check = Callable[[], Awaitable[str | None]]
 """None: well; else what is wrong."""
+Read = Callable[[], Awaitable[None]]
+Collect = Callable[[], Iterable[Metric]]
 Figures = Callable[[], dict[tuple[str, str], float]]
 """(metric, service) to value, all counters since the start of the process."""
 
@@ -22,9 +29,11 @@ class Monitoring:
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
         self._figures: list[Figures] = []
+        self._tables: list[tuple[Read, Collect]] = []
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry: Final = CollectorRegistry()
         self._registry.register(self)
+        self._readable: list[Collect] = []
         self.ready = False
 
     def check(self, name: str, check: Check) -> None:
@@ -32,6 +41,10 @@ class Monitoring:
 
     def count(self, figures: Figures) -> None:
         self._figures.append(figures)
+
+    def table(self, read: Read, collect: Collect) -> None:
+        """`read` is awaited before `collect` is asked; where it raises DatabaseError, these metrics are missing."""
+        self._tables.append((read, collect))
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         self._gauges[name] = (documentation, read)
@@ -49,6 +62,8 @@ class Monitoring:
         yield from families.values()
         for name, (documentation, read) in self._gauges.items():
             yield GaugeMetricFamily(f"tidegate_{name}", documentation, read())
+        for collect in self._readable:
+            yield from collect()
 
     def router(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)
@@ -69,6 +84,16 @@ class Monitoring:
 
         @router.get("/metrics")
         async def metrics() -> Response:
+            self._readable = [collect for read, collect in self._tables if await _was_read(read)]
             return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
         return router
+
+
+async def _was_read(read: Read) -> bool:
+    try:
+        await read()
+    except DatabaseError as error:
+        _log.warning("metrics incomplete", reason=str(error))
+        return False
+    return True

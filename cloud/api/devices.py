@@ -101,7 +101,7 @@ class Device(Resource):
 class DeviceInFull(Device):
     complete_until: int | None = Field(
         description="All that its gateways received before this time is in the databases, or listed under /gaps: "
-        "nothing older is on its way. Unix milliseconds; null: not known, as where no gateway has carried its messages.",
+        "nothing older is on its way. Unix milliseconds; null: not known, as where no gateway carried its messages.",
         examples=[1772353860012],
     )
 

@@ -199,13 +199,12 @@ async def enrol(body: Enrolment, request: Request, context: Context) -> Enrolled
 def _backlog(stands: standings.GatewayStanding | None) -> Backlog | None:
     if stands is None or stands.standing is None or stands.standing_at is None:
         return None
-    standing = stands.standing
     return Backlog(
         told_at=stands.standing_at,
-        pending=sum(span.end - span.first for span in standing.pending),
-        in_flight=sum(span.end - span.first for span in standing.in_flight),
-        age_s=max(0, standing.at_ms - standing.complete_ms) / 1000,
-        refused=dict(standing.refused),
+        pending=stands.pending,
+        in_flight=stands.in_flight,
+        age_s=stands.backlog_age_ms / 1000,
+        refused=dict(stands.standing.refused),
     )
 
 

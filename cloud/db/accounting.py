@@ -15,13 +15,15 @@ def _count(ranges: str) -> str:
 
 
 _BY_SOURCE: Final = f"""
-    WITH spans AS (
+    WITH wanted AS (
+        SELECT * FROM source WHERE $1::text IS NULL OR project_id = $1
+    ), spans AS (
         SELECT source_id, epoch,
                coalesce(range_agg(done) FILTER (WHERE hop = 'receiver'), '{{}}') AS received,
                coalesce(range_agg(done) FILTER (WHERE hop = 'processor'), '{{}}') AS processed,
                coalesce(range_agg(done) FILTER (WHERE hop IN ('processor', 'inbox')), '{{}}') AS sent,
                coalesce(range_agg(done) FILTER (WHERE hop = 'transponder'), '{{}}') AS written
-        FROM hop_progress GROUP BY source_id, epoch
+        FROM hop_progress WHERE source_id IN (SELECT id FROM wanted) GROUP BY source_id, epoch
     ), waiting AS (
         SELECT source_id,
                sum({_count("received - processed")}) AS in_pipeline,
@@ -34,25 +36,27 @@ _BY_SOURCE: Final = f"""
         WHERE s.epoch = {INBOX_EPOCH} AND i.replay_seq IS NOT NULL AND i.replay_seq <@ s.written GROUP BY i.source_id
     ), fates AS (
         SELECT source_id, {", ".join(f"sum({fate})::bigint AS {fate}" for fate in FATES)}
-        FROM hop_progress GROUP BY source_id
+        FROM hop_progress WHERE source_id IN (SELECT id FROM wanted) GROUP BY source_id
     )
-    SELECT s.id AS source_id, s.kind, s.gateway_id, {", ".join(f"coalesce(f.{fate}, 0) AS {fate}" for fate in FATES)},
+    SELECT s.project_id, s.id AS source_id, s.kind, s.gateway_id,
+           {", ".join(f"coalesce(f.{fate}, 0) AS {fate}" for fate in FATES)},
            coalesce(w.in_pipeline, 0)::bigint AS records_in_pipeline,
            coalesce(w.processor_ahead, 0)::bigint AS processor_ahead,
            coalesce(w.at_writer, 0)::bigint AS records_at_writer,
            coalesce(w.writer_ahead, 0)::bigint AS writer_ahead, coalesce(i.ahead, 0) AS replayed_ahead
-    FROM source s LEFT JOIN fates f ON f.source_id = s.id LEFT JOIN waiting w ON w.source_id = s.id
+    FROM wanted s LEFT JOIN fates f ON f.source_id = s.id LEFT JOIN waiting w ON w.source_id = s.id
     LEFT JOIN replayed i ON i.source_id = s.id
-    WHERE s.project_id = $1 ORDER BY s.id"""
+    ORDER BY s.project_id, s.id"""
 
 
-async def by_source(conn: Connection, project_id: str) -> list[SourceAccount]:
-    """One account a source of the project; one statement, so that all of it is of one moment."""
+async def by_source(conn: Connection, project_id: str | None) -> list[SourceAccount]:
+    """One account a source of the project, or of all; one statement, so that all of it is of one moment."""
     return [_account(dict(row)) for row in await conn.fetch(_BY_SOURCE, project_id)]
 
 
 def _account(row: dict[str, Any]) -> SourceAccount:
     return account(
+        row["project_id"],
         row["source_id"],
         row["kind"],
         row["gateway_id"],

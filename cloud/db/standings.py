@@ -40,6 +40,21 @@ class GatewayStanding(msgspec.Struct, frozen=True):
     """When it came."""
     complete_until: int | None
 
+    @property
+    def pending(self) -> int:
+        """Records in its log that are neither here nor gaps, at least."""
+        return 0 if self.standing is None else sum(span.end - span.first for span in self.standing.pending)
+
+    @property
+    def in_flight(self) -> int:
+        """Of these, sent and without an answer."""
+        return 0 if self.standing is None else sum(span.end - span.first for span in self.standing.in_flight)
+
+    @property
+    def backlog_age_ms(self) -> int:
+        """Of the oldest pending record, by the gateway's clock."""
+        return 0 if self.standing is None else max(0, self.standing.at_ms - self.standing.complete_ms)
+
 
 async def keep(conn: Connection, told: Sequence[Told]) -> None:
     """Many at once, in order, so that concurrent writers wait for each other instead of deadlocking."""
@@ -82,9 +97,9 @@ async def of_gateway(conn: Connection, project_id: str, gateway_id: str) -> Gate
     return found[0] if found else None
 
 
-async def of_project(conn: Connection, project_id: str) -> list[GatewayStanding]:
-    """All gateways of a project, by id."""
-    return await _standings(conn, "g.project_id = $1", project_id)
+async def of_project(conn: Connection, project_id: str | None) -> list[GatewayStanding]:
+    """All gateways of a project, or of all, in order."""
+    return await _standings(conn, "$1::text IS NULL OR g.project_id = $1", project_id)
 
 
 async def complete_until(conn: Connection, project_id: str, device_id: int) -> int | None:
@@ -113,7 +128,7 @@ async def complete_until(conn: Connection, project_id: str, device_id: int) -> i
 async def _standings(conn: Connection, condition: str, *values: object) -> list[GatewayStanding]:
     found = await conn.fetch(
         f"""SELECT g.project_id, g.id, g.standing, g.standing_at, g.complete_until FROM gateway g
-            WHERE {condition} ORDER BY g.id""",
+            WHERE {condition} ORDER BY g.project_id, g.id""",
         *values,
     )
     return [

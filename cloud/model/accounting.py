@@ -22,6 +22,7 @@ class SourceAccount(msgspec.Struct, frozen=True):
     What the gateway has lost stands apart: its own equation, logged = accepted + pending + evicted + damaged, has it.
     """
 
+    project_id: str
     source_id: int
     kind: str
     gateway_id: str | None
@@ -73,6 +74,7 @@ _ENDS: Final = ("stored", "repeated", "unresolved", "rejected", "stopped", "dead
 
 
 def account(
+    project_id: str,
     source_id: int,
     kind: str,
     gateway_id: str | None,
@@ -91,6 +93,7 @@ def account(
     if ahead.writer:
         counts["decoded"] += too_many - replayed
     return SourceAccount(
+        project_id=project_id,
         source_id=source_id,
         kind=kind,
         gateway_id=gateway_id,

@@ -6,20 +6,21 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 from cloud.db import gateways, sources
 from cloud.db.database import Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.registry_feed import RegistryFeed
+from cloud.services.credit import CreditWatch
+from cloud.services.intake import GatewayBooks, GatewayCredit, GatewayIntake
 from cloud.services.receiver import Receiver
-from protocols.messages import Command, Lane
-from sync.bus.contract import BusError
+from cloud.services.standings import GatewayName, Standings
+from protocols.messages import Command
 from sync.link.asgi import LinkApp, RejectedError
 from sync.link.frames import CommandProgress
-from sync.link.ports import NotTakenError
 from sync.link.server import GatewaySession
 from sync.link.tokens import Claims, TokenError, WrongKeyError, claimed, public_key, verify
 from sync.registry import RegistryChange
@@ -37,10 +38,21 @@ _log = get_logger("links")
 class Links:
     """All gateways that are connected to this process."""
 
-    def __init__(self, receiver: Receiver, feed: RegistryFeed, database: Database) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        feed: RegistryFeed,
+        database: Database,
+        standings: Standings,
+        credit: CreditWatch,
+        wall_ms: Callable[[], int],
+    ) -> None:
         self._receiver = receiver
         self._feed = feed
         self._database = database
+        self._standings = standings
+        self._credit = credit
+        self._wall_ms = wall_ms
         self._sessions: set[GatewaySession] = set()
         self.app = LinkApp(self._authenticate, self._open_session)
 
@@ -85,7 +97,7 @@ class Links:
         except (ValueError, binascii.Error) as error:
             raise AssertionError(f"a key of gateway {gateway.id} in the database is no Ed25519 key") from error
         try:
-            return verify(token, keys, now_s=int(time.time()))
+            return verify(token, keys, now_s=self._wall_ms() // 1000)
         except TokenError as error:
             _log.warning("gateway refused", gateway=claims.gateway_id, project=claims.project_id, reason=error.text)
             raise
@@ -98,12 +110,15 @@ class Links:
             await self._note(claims.project_id, [claims.gateway_id])
         except DatabaseError as error:
             raise RejectedError(503, "database", str(error), AWAY_RETRY_S) from None
+        name = GatewayName(claims.project_id, claims.gateway_id, source_id)
         session = GatewaySession(
             project_id=claims.project_id,
             gateway_id=claims.gateway_id,
-            intake=_Intake(self._receiver, source_id),
+            intake=GatewayIntake(self._receiver, source_id),
             registry=_ProjectFeed(self._feed, claims.project_id),
             commands=_NoCommands(),
+            books=GatewayBooks(self._receiver, source_id, partial(self._standings.tell, name)),
+            credit=GatewayCredit(self._credit),
         )
         self._sessions.add(session)
         _log.info("gateway connected", gateway=claims.gateway_id, project=claims.project_id)
@@ -113,20 +128,6 @@ class Links:
             self._sessions.discard(session)
             reason = session.figures.reason
             _log.info("gateway gone", gateway=claims.gateway_id, project=claims.project_id, reason=reason)
-
-
-class _Intake:
-    """A gateway's blocks, to the receiver under the gateway's source."""
-
-    def __init__(self, receiver: Receiver, source_id: int) -> None:
-        self._receiver = receiver
-        self._source_id = source_id
-
-    async def accept(self, lane: Lane, blocks: list[bytes]) -> None:
-        try:
-            await self._receiver.accept(self._source_id, lane, blocks)
-        except (BusError, DatabaseError) as error:
-            raise NotTakenError("not-durable", str(error)) from None
 
 
 class _ProjectFeed:
