@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
-from cloud.services.links import _Intake
+from cloud.services.intake import GatewayIntake
 from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
 from cloud.services.replay import InboxReplay
@@ -178,7 +178,7 @@ class CloudProcess:
         session = GatewaySession(
             project_id=PROJECT,
             gateway_id=name,
-            intake=_Intake(receiver, self.cloud.sources[name]),
+            intake=GatewayIntake(receiver, self.cloud.sources[name]),
             registry=_NoRegistry(),
             commands=_NoCommands(),
             wall_ms=lambda: true_ms(self.cloud.loop.now),
