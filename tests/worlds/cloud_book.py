@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from cloud.db.accounting import SourceAccount, _account
+from cloud.model.accounting import Ahead, SourceAccount, account
 from cloud.model.claim import FATES, INBOX_EPOCH
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
 from protocols.block import read_head
@@ -14,6 +14,7 @@ from protocols.shipment import decode_messages, decode_shipment
 from sync.ranges import Ranges
 from tests.worlds.gateway_book import GatewayBook
 from tests.worlds.laws import Laws
+from tests.worlds.registry import PROJECT
 from tests.worlds.store import CurrentValue, MemoryTransaction, Progress, Tables
 from tests.worlds.trace import Trace
 
@@ -80,9 +81,9 @@ class CloudBook:
 
     def check_accounts(self) -> list[SourceAccount]:
         accounts = [self._account(source_id) for source_id in self._gateways]
-        for account in accounts:
-            if not account.closed:
-                self._laws.broken("accounting closes", str(account))
+        for found in accounts:
+            if not found.closed:
+                self._laws.broken("accounting closes", str(found))
         return accounts
 
     def _account(self, source_id: int) -> SourceAccount:
@@ -92,10 +93,10 @@ class CloudBook:
             for (hop, source, epoch), progress in self._tables.progress.items()
             if source == source_id
         }
-        row: dict[str, Any] = dict.fromkeys(FATES, 0)
+        fates = dict.fromkeys(FATES, 0)
         for progress in by_hop.values():
             for fate, number in progress.counts.items():
-                row[fate] += number
+                fates[fate] += number
         waiting: Counter[str] = Counter()
         for epoch in sorted({epoch for epoch, _ in by_hop}):
             received, processed, written = (_of(by_hop, epoch, hop) for hop in (RECEIVER, PROCESSOR, TRANSPONDER))
@@ -105,14 +106,21 @@ class CloudBook:
             waiting["records_at_writer"] += _missing(sent, written)
             waiting["writer_ahead"] += _missing(written, sent)
         replayed = _of(by_hop, INBOX_EPOCH, TRANSPONDER)
-        waiting["replayed_ahead"] = sum(
+        replayed_ahead = sum(
             1
             for held in self._tables.inbox.values()
             if held.row.source_id == source_id and held.row.replay_seq is not None and held.row.replay_seq in replayed
         )
-        for name in ("records_in_pipeline", "processor_ahead", "records_at_writer", "writer_ahead", "replayed_ahead"):
-            row[name] = waiting[name]
-        return _account({"source_id": source_id, "kind": "gateway", "gateway_id": None, **row})
+        return account(
+            PROJECT,
+            source_id,
+            "gateway",
+            None,
+            fates,
+            records_in_pipeline=waiting["records_in_pipeline"],
+            records_at_writer=waiting["records_at_writer"],
+            ahead=Ahead(waiting["processor_ahead"], waiting["writer_ahead"], replayed_ahead),
+        )
 
     def check_current(self) -> None:
         """Current values are the newest of history, whatever came when."""
