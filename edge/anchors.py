@@ -182,13 +182,35 @@ class Anchors:
             _log.warning("the kernel says that the clock is synchronized, the cloud does not", cloud_ahead_ms=ahead_ms)
         return not self._is_disputed
 
+    @property
+    def is_disputed(self) -> bool:
+        """The kernel says that its clock is synchronized, and the cloud contradicts."""
+        return self._is_disputed
+
     def true_ms(self) -> int:
         """Unix milliseconds, as true as is known here, which no step of the wall clock moves once anything dates the
-        boot: for whatever expires."""
+        boot: for whatever expires. The cloud's clock counts where it differs: its deadlines are meant by it."""
+        told = self._told()
+        return self._clock.wall_ms() if told is None else told[0]
+
+    def true_error_ms(self) -> int | None:
+        """true_ms is right within ± so much; None: nobody knows."""
+        told = self._told()
+        if told is not None:
+            return told[1]
+        return self._clock.error_ms() if self.is_synchronized() else None
+
+    def _told(self) -> tuple[int, int] | None:
+        """True time and its error bound, where the wall clock does not show it; None: it does, or nobody knows."""
         dated = self._cloud or self.newest
-        if dated is None or self.is_synchronized():
-            return self._clock.wall_ms()
-        return true_time(dated, self._clock.boot_ms())[0]
+        if dated is None:
+            return None
+        time_ms, error_ms = true_time(dated, self._clock.boot_ms())
+        if self.is_synchronized() and (
+            self._cloud is None or abs(time_ms - self._clock.wall_ms()) <= error_ms + OFF_MS
+        ):
+            return None
+        return time_ms, error_ms
 
     def _here(self) -> list[Anchor]:
         return self._boots.get(self._clock.boot, [])

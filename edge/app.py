@@ -22,7 +22,7 @@ from edge.credentials import Credentials
 from edge.data_folder import DataFolder, Running
 from edge.downlink import GatewayDownlink
 from edge.identity import Identity, load_identity
-from edge.listeners.clock import StampClock, SystemClock
+from edge.listeners.clock import GatewayClock, SystemClock
 from edge.listeners.collector import Collector
 from edge.listeners.mqtt import MqttListener, TlsFiles
 from edge.recorder import CHANNEL, Recorder
@@ -37,7 +37,9 @@ from edge.status.view import GatewayView, MessageView
 from sync.bus.contract import BusError, TopicSpec
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
+from sync.link.dial import WebSocketDial
 from sync.link.frames import Hello
+from sync.link.limits import Deadlines
 from sync.link.regroup import FEATURE as REGROUP
 from sync.log.log import Log, LogBusyError, LogSettings, RealDisk
 from tidegate.console import DISTRIBUTION, UserError
@@ -72,7 +74,7 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as up:
         folder = up.enter_context(contextlib.closing(DataFolder(config.data_dir)))
         anchors = Anchors(FolderFile(config.data_dir), system)
-        clock = StampClock(system, anchors.is_synchronized)
+        clock = GatewayClock(system, anchors)
         await up.enter_async_context(background.needed("clock", anchors.run()))
         replica = Replica(config.data_dir / REPLICA_FILE, identity.enrolment.project_id)
         up.callback(replica.close)
@@ -107,7 +109,7 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
 def _parts(
     config: EdgeConfig,
     identity: Identity,
-    clock: StampClock,
+    clock: GatewayClock,
     anchors: Anchors,
     replica: Replica,
     log: Log,
@@ -117,15 +119,16 @@ def _parts(
     """What works on them; nothing runs yet."""
     collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
     listeners = [_listener(mqtt, replica, collector, seen) for mqtt in config.mqtt]
-    downlink = GatewayDownlink(replica, listeners, true_ms=anchors.true_ms)
+    downlink = GatewayDownlink(replica, listeners, true_ms=clock.true_ms)
     monotonic_s = asyncio.get_running_loop().time
     sender = Sender(log.reader("link"), log.accept, wall_ms=clock.wall_ms, monotonic_s=monotonic_s)
     link = _link(config, identity, clock, replica, log, sender, downlink)
     downlink.report_by(link.report)
     return Parts(
         enrolment=identity.enrolment,
-        started_ms=clock.wall_ms(),
-        wall_ms=clock.wall_ms,
+        started_ms=clock.steady_ms(),
+        clock=clock,
+        anchors=anchors,
         link_url=_link_url(config, identity),
         replica=replica,
         log=log,
@@ -147,7 +150,7 @@ def _parts(
     )
 
 
-async def _open_log(config: EdgeConfig, clock: StampClock) -> Log:
+async def _open_log(config: EdgeConfig, clock: GatewayClock) -> Log:
     directory = config.data_dir / LOG_FOLDER
     settings = LogSettings(
         max_bytes=config.log.max_bytes,
@@ -156,7 +159,7 @@ async def _open_log(config: EdgeConfig, clock: StampClock) -> Log:
     )
     try:
         return await Log.open(
-            directory, settings, disk=RealDisk(), wall_ms=clock.wall_ms, new_epoch=lambda: secrets.randbits(63)
+            directory, settings, disk=RealDisk(), wall_ms=clock.true_ms, new_epoch=lambda: secrets.randbits(63)
         )
     except LogBusyError as error:
         raise UserError(str(error), "end that process, or give this gateway a data folder of its own") from None
@@ -200,12 +203,13 @@ def _listener(mqtt: MqttConfig, replica: Replica, collector: Collector, seen: Me
 def _link(
     config: EdgeConfig,
     identity: Identity,
-    clock: StampClock,
+    clock: GatewayClock,
     replica: Replica,
     log: Log,
     sender: Sender,
     downlink: GatewayDownlink,
 ) -> LinkClient:
+    url = _link_url(config, identity)
     software = f"tidegate-edge {importlib.metadata.version(DISTRIBUTION)}"
 
     def hello() -> Hello:
@@ -215,14 +219,20 @@ def _link(
 
     try:
         return LinkClient(
-            _link_url(config, identity),
+            url,
             token=identity.token,
             hello=hello,
             source=sender,
             downlink=downlink,
-            wall_ms=clock.wall_ms,
+            wall_ms=clock.steady_ms,
             random=random.random,
-            ca_file=Path(config.link.ca_file) if config.link.ca_file else None,
+            dial=WebSocketDial(
+                url,
+                wall_ms=clock.wall_ms,
+                true_ms=clock.true_ms,
+                ca_file=Path(config.link.ca_file) if config.link.ca_file else None,
+                deadlines=Deadlines(),
+            ),
             window_bytes_max=config.link.window_bytes,
         )
     except OSError as error:

@@ -56,6 +56,7 @@ def rows(seen: Accounting) -> list[Mapping[str, Any]]:
         ("backlog", backlog_line(seen)),
         ("log", f"{size(seen.log.used_bytes)} of {size(seen.log.max_bytes)}{_trouble(seen)}"),
         ("link", link_line(seen)),
+        ("clock", clock_line(seen)),
     ]
     for one in seen.listeners:
         devices = f"{one.connections:,} device{'' if one.connections == 1 else 's'}"
@@ -108,6 +109,22 @@ def link_line(seen: Accounting) -> str:
     again = max(0, link.retry_at_ms - seen.now_ms)
     retry = f"; next attempt in {duration(again)}" if link.retry_at_ms else ""
     return f"{link.state} for {since}: {link.reason or link.url}{retry}"
+
+
+def clock_line(seen: Accounting) -> str:
+    clock = seen.clock
+    if clock.state == "synchronized":
+        return f"synchronized{_within(clock.error_ms)}"
+    if clock.error_ms is None:
+        return f"{clock.state}; true time is not known, until the link is up or a time service sets the clock"
+    ahead_ms = clock.wall_ms - seen.now_ms
+    off = f"{duration(abs(ahead_ms))} {'ahead' if ahead_ms > 0 else 'behind'}" if abs(ahead_ms) >= 1000 else "right"
+    disputed = "; the kernel says that it is synchronized, THE CLOUD CONTRADICTS" if clock.is_disputed else ""
+    return f"{clock.state}, {off}; true time{_within(clock.error_ms)}, anchored by the {clock.anchor}{disputed}"
+
+
+def _within(error_ms: int | None) -> str:
+    return "" if error_ms is None else f" within {error_ms:,} ms"
 
 
 def duration(milliseconds: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
 
@@ -78,20 +77,44 @@ class SystemClock:
         return 1 + int(timex.maxerror_us) // 1000
 
 
-class StampClock:
-    """The clock that batches are stamped by: the machine's, synchronized only where more than its kernel says so."""
+class TrueTime(Protocol):
+    """What is known beside the machine's own clocks (edge/anchors.py)."""
 
-    def __init__(self, clock: ClockSource, is_synchronized: Callable[[], bool]) -> None:
-        """`is_synchronized`: whether the wall clock is true, asked once a batch."""
+    def is_synchronized(self) -> bool:
+        """Whether the wall clock is true."""
+        ...
+
+    def true_ms(self) -> int:
+        """Unix milliseconds, as true as is known."""
+        ...
+
+
+class GatewayClock:
+    """The machine's clocks, by which batches are stamped, and two that no step of the wall clock moves."""
+
+    def __init__(self, clock: ClockSource, known: TrueTime) -> None:
         self.boot = clock.boot
         self.wall_ms = clock.wall_ms
         self.boot_ms = clock.boot_ms
         self.error_ms = clock.error_ms
+        self.true_ms = known.true_ms
+        """For whatever expires, and for ages of what outlives the process."""
         self._state = clock.state
-        self._is_synchronized = is_synchronized
+        self._is_synchronized = known.is_synchronized
+        self._started_ms = clock.wall_ms() - clock.boot_ms()
 
     def state(self) -> ClockState:
+        """Synchronized only where more than the kernel says so."""
         state = self._state()
         if state is ClockState.SYNCHRONIZED and not self._is_synchronized():
             return ClockState.RESTORED
         return state
+
+    def steady_ms(self) -> int:
+        """For durations: what the wall clock would show had nobody set it since the start of this process, right or
+        wrong."""
+        return self._started_ms + self.boot_ms()
+
+    def true_of_steady_ms(self, steady_ms: int) -> int:
+        """Unix milliseconds of a moment that is remembered by the steady clock, as far as true time is known by now."""
+        return self.true_ms() - self.steady_ms() + steady_ms

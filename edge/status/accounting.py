@@ -5,12 +5,14 @@ Also what commands and scripts decode (GET /accounting).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
+from edge.anchors import Anchors
 from edge.downlink import GatewayDownlink
 from edge.identity import Enrolment
+from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import Collector
 from edge.listeners.mqtt import MqttListener
 from edge.recorder import Recorder
@@ -18,6 +20,7 @@ from edge.replica import Replica
 from edge.resolver import LocalResolver
 from edge.sender import Sender
 from edge.status.rejects import counts
+from protocols.times import CLOCK_UNSET_BEFORE_MS
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
 from sync.log.log import Log
@@ -86,6 +89,24 @@ class LinkFigures(msgspec.Struct, frozen=True):
     """Until nothing waits, at the rate of lately; None while nothing moves."""
 
 
+class ClockFigures(msgspec.Struct, frozen=True):
+    state: str
+    """How far the wall clock is trusted: unset, restored or synchronized."""
+    wall_ms: int
+    """What it shows, Unix ms; `now_ms` is true time as far as it is known."""
+    error_ms: int | None
+    """`now_ms` is right within ± so much; None: nobody knows."""
+    is_disputed: bool
+    """The kernel says that its clock is synchronized, and the cloud contradicts."""
+    anchor: str
+    """What told the newest anchor of this boot: kernel or cloud; empty: none dates it yet."""
+    anchor_ms: int
+    """When it was, true time, Unix ms."""
+    anchor_error_ms: int
+    anchors_waiting: int
+    """Anchors that the cloud is not known to have."""
+
+
 class ListenerFigures(msgspec.Struct, frozen=True):
     name: str
     network: str
@@ -133,6 +154,7 @@ class Accounting(msgspec.Struct, frozen=True):
     epochs: list[EpochTotals]
     log: LogFigures
     link: LinkFigures
+    clock: ClockFigures
     refused: dict[str, int]
     """Records that did not get into the log, by reason, since the start."""
     turned_away: dict[str, int]
@@ -147,7 +169,9 @@ class Parts(msgspec.Struct, frozen=True):
 
     enrolment: Enrolment
     started_ms: int
-    wall_ms: Callable[[], int]
+    """By the steady clock."""
+    clock: GatewayClock
+    anchors: Anchors
     link_url: str
     replica: Replica
     log: Log
@@ -168,12 +192,12 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
         EpochTotals(one.logged, one.accepted, one.pending, one.evicted, one.damaged, f"{one.epoch:016x}")
         for one in log.epochs
     ]
-    registry = parts.replica.registry
+    registry, clock = parts.replica.registry, parts.clock
     return Accounting(
         gateway=parts.enrolment.gateway_id,
         project=parts.enrolment.project_id,
-        now_ms=parts.wall_ms(),
-        started_ms=parts.started_ms,
+        now_ms=clock.true_ms(),
+        started_ms=clock.true_of_steady_ms(parts.started_ms),
         totals=totals,
         closed=totals.is_closed and all(epoch.is_closed for epoch in epochs),
         epochs=epochs,
@@ -181,13 +205,14 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
             used_bytes=log.used_bytes,
             max_bytes=log.max_bytes,
             segments=log.segments,
-            oldest_pending_ms=log.oldest_pending_ms,
+            oldest_pending_ms=oldest_pending_ms(parts, log.oldest_pending_ms),
             backlog_peak=backlog_peak,
             passed_over=log.passed_over,
             groups=log.groups,
             trouble=parts.recorder.trouble,
         ),
         link=_link(parts, log.pending),
+        clock=_clock(parts),
         refused=refused_records(parts),
         turned_away=counts([listener.refusals for listener in parts.listeners]),
         listeners=[_listener(listener, parts.replica) for listener in parts.listeners],
@@ -196,6 +221,17 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
             registry.revision, len(registry.networks), len(registry.blueprints), len(registry.devices)
         ),
     )
+
+
+def oldest_pending_ms(parts: Parts, stamped_ms: int | None) -> int | None:
+    """By true time. What was stamped by a clock that nobody had set counts from this boot on, and nothing is from the
+    future."""
+    if stamped_ms is None:
+        return None
+    now_ms = parts.clock.true_ms()
+    if stamped_ms < CLOCK_UNSET_BEFORE_MS:
+        stamped_ms = max(stamped_ms, now_ms - parts.clock.boot_ms())
+    return min(stamped_ms, now_ms)
 
 
 def refused_records(parts: Parts) -> dict[str, int]:
@@ -208,17 +244,17 @@ def refused_records(parts: Parts) -> dict[str, int]:
 
 
 def _link(parts: Parts, pending: int) -> LinkFigures:
-    status, sent = parts.link.status, parts.sender.figures()
+    status, sent, clock = parts.link.status, parts.sender.figures(), parts.clock
     return LinkFigures(
         state=status.state.value,
-        since_ms=status.since_ms,
+        since_ms=clock.true_of_steady_ms(status.since_ms),
         reason=status.reason,
         url=parts.link_url,
-        retry_at_ms=status.retry_at_ms,
+        retry_at_ms=clock.true_of_steady_ms(status.retry_at_ms) if status.retry_at_ms else 0,
         failures=status.failures,
         connections=status.connections,
         round_trip_ms=status.round_trip_ms,
-        cloud_ahead_ms=status.cloud_ahead_ms,
+        cloud_ahead_ms=clock.steady_ms() + status.cloud_ahead_ms - clock.wall_ms() if status.connections else 0,
         in_flight_bytes=status.in_flight_bytes,
         window_bytes=status.window_bytes,
         credit_bytes=status.credit_bytes,
@@ -228,6 +264,21 @@ def _link(parts: Parts, pending: int) -> LinkFigures:
         blocks_refused=status.blocks_refused,
         accepted_per_s=round(sent.accepted_per_s, 1),
         drain_s=parts.sender.drain_s(pending),
+    )
+
+
+def _clock(parts: Parts) -> ClockFigures:
+    clock, anchors = parts.clock, parts.anchors
+    newest = anchors.newest
+    return ClockFigures(
+        state=clock.state().name.lower(),
+        wall_ms=clock.wall_ms(),
+        error_ms=anchors.true_error_ms(),
+        is_disputed=anchors.is_disputed,
+        anchor="" if newest is None else newest.origin,
+        anchor_ms=0 if newest is None else newest.wall_ms,
+        anchor_error_ms=0 if newest is None else newest.error_ms,
+        anchors_waiting=len(anchors.unkept()),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -42,7 +44,9 @@ class DeviceValues(msgspec.Struct, frozen=True):
     """0: the registry does not know it."""
     blueprint: str
     received_time: int
-    """Of its newest message."""
+    """Of its last message."""
+    quiet_ms: int
+    """How long ago that was seen here, whatever clocks say."""
     messages: int
     """Since it is listed here."""
     is_cut: bool
@@ -51,20 +55,22 @@ class DeviceValues(msgspec.Struct, frozen=True):
 
 
 class _Device:
-    __slots__ = ("attributes", "is_cut", "messages", "received_time", "target")
+    __slots__ = ("attributes", "heard_s", "is_cut", "messages", "received_time", "target")
 
     def __init__(self) -> None:
         self.target: Target
         self.attributes: dict[str, tuple[_When, bytes]] = {}
         self.received_time = 0
+        self.heard_s = 0.0
         self.messages = 0
         self.is_cut = False
 
 
 class LatestValues:
-    def __init__(self) -> None:
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self.forgotten = 0
         """Devices that made room since the start."""
+        self._monotonic_s = monotonic_s
         self._devices: dict[tuple[str, str, str], _Device] = {}  # those that were quiet the longest first
 
     def add(self, batch: MessageBatch) -> None:
@@ -78,12 +84,13 @@ class LatestValues:
             self._devices[name] = device
             device.target = target
             device.messages += len(rows)
+            device.received_time, device.heard_s = batch.received_time[rows[-1]], self._monotonic_s()
             for row in rows[-ROWS_MAX:]:
                 _take(device, batch, row)
 
     def devices(self) -> list[DeviceValues]:
         """Those that spoke last come first."""
-        return [_shown(device) for device in reversed(self._devices.values())]
+        return [_shown(device, self._monotonic_s()) for device in reversed(self._devices.values())]
 
     def _room(self) -> _Device:
         if len(self._devices) >= DEVICES_MAX:
@@ -94,7 +101,6 @@ class LatestValues:
 
 def _take(device: _Device, batch: MessageBatch, row: int) -> None:
     received_time = batch.received_time[row]
-    device.received_time = max(device.received_time, received_time)
     if batch.flags[row] & HISTORY_ONLY:
         return
     when = (batch.event_time[row], received_time, batch.ids[16 * row : 16 * row + 16])
@@ -113,7 +119,7 @@ def _short(value: bytes) -> bytes:
     return msgspec.json.encode(value[: VALUE_BYTES_MAX - 8].decode(errors="ignore") + "…")
 
 
-def _shown(device: _Device) -> DeviceValues:
+def _shown(device: _Device, now_s: float) -> DeviceValues:
     target = device.target
     return DeviceValues(
         network=target.network_id,
@@ -122,6 +128,7 @@ def _shown(device: _Device) -> DeviceValues:
         device_id=target.device_id,
         blueprint=target.blueprint_id,
         received_time=device.received_time,
+        quiet_ms=round(1000 * (now_s - device.heard_s)),
         messages=device.messages,
         is_cut=device.is_cut,
         values={

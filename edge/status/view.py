@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from edge.listeners.refusals import Refused
-from edge.status.accounting import Accounting, Parts, accounting, refused_records
+from edge.status.accounting import Accounting, Parts, accounting, oldest_pending_ms, refused_records
 from edge.status.latest import LatestValues
 from edge.status.rates import Rates
 from edge.status.rejects import Rejections, Rejects
@@ -51,12 +51,12 @@ class GatewayView:
         while True:
             log = self.parts.log.accounting()
             self.rates.sample(
-                self.parts.wall_ms(),
+                self.parts.clock.true_ms(),
                 logged=log.logged,
                 accepted=log.accepted,
                 pending=log.pending,
                 refused=sum(refused_records(self.parts).values()),
-                oldest_pending_ms=log.oldest_pending_ms,
+                oldest_pending_ms=oldest_pending_ms(self.parts, log.oldest_pending_ms),
             )
             await asyncio.sleep(SAMPLE_S)
 

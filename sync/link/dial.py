@@ -37,6 +37,9 @@ is given: so that it is seen to get on, answers to pings come in between, and wh
 TCP_NOTSENT_LOWAT: Final = 25
 """tcp(7) of Linux; Python's socket has no name for it."""
 
+CLOCK_WRONG_MS: Final = 60_000
+"""A machine's clock that is off by more does not judge certificates."""
+
 NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h, which Python's ssl has no name for."""
 
@@ -47,18 +50,28 @@ _DIAL_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFE
 class WebSocketDial:
     """The link's Dial over TCP and TLS. A proxy is taken from the environment, never on loopback."""
 
-    def __init__(self, url: str, *, wall_ms: Callable[[], int], ca_file: Path | None, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        wall_ms: Callable[[], int],
+        true_ms: Callable[[], int] | None = None,
+        ca_file: Path | None,
+        deadlines: Deadlines,
+    ) -> None:
         """For wss, trusts the system's authorities, and those in `ca_file` (PEM); raises OSError if that does not
-        serve."""
+        serve. `wall_ms` is the machine's clock, by which TLS judges the dates of certificates, `true_ms` what is known
+        of true time beside it."""
         self._url = url
         self._wall_ms = wall_ms
+        self._true_ms = true_ms or wall_ms
         self._deadlines = deadlines
         self._tls = tls_context(url, ca_file)
 
     async def __call__(self, token: str, *, software: str) -> WebSocketTransport:
         extra: dict[str, Any] = {}
         if self._tls is not None:
-            set_date_checks(self._tls, self._wall_ms())
+            set_date_checks(self._tls, self._wall_ms(), self._true_ms())
             extra["ssl"] = self._tls
         try:
             websocket = await connect(
@@ -78,7 +91,23 @@ class WebSocketDial:
             )
         except _DIAL_ERRORS as error:
             raise refusal(error) from error
-        return WebSocketTransport(websocket)
+        transport = WebSocketTransport(websocket)
+        if self._tls is not None and (wrong := self._wrong_dates(websocket)):
+            transport.abort()
+            raise DialError(f"the cloud's certificate does not hold: {wrong}")
+        return transport
+
+    def _wrong_dates(self, websocket: ClientConnection) -> str:
+        """What true time says against the certificate, where TLS could not judge by the machine's clock."""
+        now_ms = self._true_ms()
+        tls = websocket.transport.get_extra_info("ssl_object")
+        if tls.context.verify_flags & NO_CHECK_TIME and now_ms >= CLOCK_UNSET_BEFORE_MS:
+            certificate = tls.getpeercert()
+            if now_ms > 1000 * ssl.cert_time_to_seconds(certificate["notAfter"]):
+                return "certificate has expired"
+            if now_ms < 1000 * ssl.cert_time_to_seconds(certificate["notBefore"]):
+                return "certificate is not yet valid"
+        return ""
 
 
 class WebSocketTransport:
@@ -131,10 +160,10 @@ def tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def set_date_checks(context: ssl.SSLContext, wall_ms: int) -> None:
-    """For the next connection. While the wall clock is unset, the dates of certificates are not checked: the cloud
-    could never tell it the time otherwise. Names and signatures always are."""
-    if wall_ms < CLOCK_UNSET_BEFORE_MS:
+def set_date_checks(context: ssl.SSLContext, wall_ms: int, true_ms: int) -> None:
+    """For the next connection. While the wall clock is unset, or known to be wrong, TLS does not check the dates of
+    certificates by it: the cloud could never tell it the time otherwise. Names and signatures always are checked."""
+    if wall_ms < CLOCK_UNSET_BEFORE_MS or abs(true_ms - wall_ms) > CLOCK_WRONG_MS:
         context.verify_flags |= NO_CHECK_TIME
     else:
         context.verify_flags &= ~NO_CHECK_TIME

@@ -19,7 +19,7 @@ from edge.anchors import (
     Anchors,
     FolderFile,
 )
-from edge.listeners.clock import StampClock
+from edge.listeners.clock import GatewayClock
 from protocols.messages import Anchor, ClockState
 from tests.edge.listeners.memory_bus import SetClock
 
@@ -163,17 +163,21 @@ def test_true_time_goes_on_when_the_wall_clock_steps(clock: SetClock, file: Memo
         synchronize(clock, NOW)
         anchors = Anchors(MemoryFile(), clock)
         anchors.note_cloud_time(NOW, 0)
+        shown = GatewayClock(clock, anchors)
+        begun_ms = shown.steady_ms()
         clock.offset_ms += step_ms
         clock.now_state = state
         clock.boot_now_ms += 5_000
-        assert abs(anchors.true_ms() - (NOW + 5_000)) <= 1
+        assert abs(shown.true_ms() - (NOW + 5_000)) <= 1
+        assert shown.steady_ms() - begun_ms == 5_000
+        assert abs(shown.true_of_steady_ms(begun_ms) - NOW) <= 1
         clock.boot_now_ms -= 5_000
 
 
 def test_a_kernel_that_contradicts_the_cloud_is_not_believed(clock: SetClock, file: MemoryFile) -> None:
     synchronize(clock, NOW + DISPUTE_MS + 100)
     anchors = Anchors(file, clock)
-    stamps = StampClock(clock, anchors.is_synchronized)
+    stamps = GatewayClock(clock, anchors)
     assert (stamps.state(), anchors.true_ms()) == (ClockState.SYNCHRONIZED, clock.wall_ms()), "nobody contradicts yet"
     anchors.note_cloud_time(NOW, 10)
     clock.boot_now_ms += LEAD_MS + 1
@@ -192,7 +196,7 @@ def test_a_kernel_that_contradicts_the_cloud_is_not_believed(clock: SetClock, fi
 def test_stamps_say_what_the_kernel_says_of_a_clock_that_is_not_synchronized(clock: SetClock, file: MemoryFile) -> None:
     anchors = Anchors(file, clock)
     anchors.note_cloud_time(NOW, 10)
-    stamps = StampClock(clock, anchors.is_synchronized)
+    stamps = GatewayClock(clock, anchors)
     assert stamps.state() is ClockState.UNSET
     clock.now_state = ClockState.RESTORED
     assert stamps.state() is ClockState.RESTORED

@@ -17,7 +17,7 @@ from edge.cli import app
 from edge.cli.config import check
 from edge.cli.gateway import RunningGateway
 from edge.cli.log import export
-from edge.cli.status import backlog_line, duration, link_line, rows, size
+from edge.cli.status import backlog_line, clock_line, duration, link_line, rows, size
 from edge.cli.tail import line
 from edge.status.accounting import Accounting
 from tests.edge.site import Site, command
@@ -44,6 +44,10 @@ def accounting(**changes: Any) -> Accounting:
             "failures": 0, "connections": 1, "round_trip_ms": 21.4, "cloud_ahead_ms": 0, "in_flight_bytes": 0,
             "window_bytes": 1, "credit_bytes": 1, "wire_bytes_sent": 1, "records_sent": 1, "records_resent": 0,
             "blocks_refused": 0, "accepted_per_s": 5000.0, "drain_s": 42.0,
+        },
+        "clock": {
+            "state": "synchronized", "wall_ms": NOW_MS, "error_ms": 20, "is_disputed": False,
+            "anchor": "kernel", "anchor_ms": NOW_MS - 60_000, "anchor_error_ms": 20, "anchors_waiting": 0,
         },
         "refused": {},
         "turned_away": {},
@@ -134,6 +138,39 @@ def test_a_backlog_that_cannot_drain_says_why() -> None:
 def test_a_link_that_is_down_says_why_and_when_it_tries_again() -> None:
     seen = accounting(link__state="down", link__reason="no answer", link__retry_at_ms=NOW_MS + 4000)
     assert link_line(seen) == "down for 1 min 1 s: no answer; next attempt in 4 s"
+
+
+@pytest.mark.parametrize(
+    ("clock", "shown"),
+    [
+        ({}, "synchronized within 20 ms"),
+        (
+            {"state": "unset", "wall_ms": 60_000, "error_ms": 41, "anchor": "cloud"},
+            "unset, 19675 d 22 h behind; true time within 41 ms, anchored by the cloud",
+        ),
+        (
+            {"state": "restored", "wall_ms": NOW_MS + 999, "error_ms": 1_200, "anchor": "kernel"},
+            "restored, right; true time within 1,200 ms, anchored by the kernel",
+        ),
+        (
+            {
+                "state": "restored",
+                "wall_ms": NOW_MS + 86_400_000,
+                "error_ms": 9,
+                "anchor": "cloud",
+                "is_disputed": True,
+            },
+            "restored, 1 d ahead; true time within 9 ms, anchored by the cloud;"
+            " the kernel says that it is synchronized, THE CLOUD CONTRADICTS",
+        ),
+        (
+            {"state": "unset", "error_ms": None, "anchor": ""},
+            "unset; true time is not known, until the link is up or a time service sets the clock",
+        ),
+    ],
+)
+def test_how_the_clock_stands(clock: dict[str, Any], shown: str) -> None:
+    assert clock_line(accounting(**{f"clock__{name}": value for name, value in clock.items()})) == shown
 
 
 @pytest.mark.parametrize(

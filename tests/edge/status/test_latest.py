@@ -32,6 +32,16 @@ def test_late_data_never_replaces_a_newer_value(latest: LatestValues) -> None:
     assert device.messages == 2
 
 
+def test_how_long_a_device_is_quiet_does_not_depend_on_what_clocks_say() -> None:
+    now_s = 50.0
+    latest = LatestValues(lambda: now_s)
+    for number, at_ms in enumerate((NOW_MS, 0, 4 * NOW_MS, 5_000)):
+        latest.add(resolved(("pump", b'{"n":1}'), at_ms=at_ms, first_seq=number))
+    now_s += 2.5
+    (device,) = latest.devices()
+    assert (device.quiet_ms, device.received_time) == (2_500, 5_000)
+
+
 def test_unknown_devices_are_shown_as_such(latest: LatestValues) -> None:
     latest.add(resolved(("stranger", b'{"n":1}')))
     assert [(device.alias, device.device_id) for device in latest.devices()] == [("stranger", 0)]

@@ -88,8 +88,15 @@ def test_tls_verifies_names_and_certificates_and_dates_while_the_clock_is_set() 
     assert tls_context("ws://cloud/link/v1", None) is None
     context = tls_context("wss://cloud/link/v1", None)
     assert context is not None
-    for wall_ms, checks_dates in ((0, False), (CLOCK_UNSET_BEFORE_MS, True), (CLOCK_UNSET_BEFORE_MS - 1, False)):
-        set_date_checks(context, wall_ms)
+    for wall_ms, off_ms, checks_dates in (
+        (0, 0, False),
+        (CLOCK_UNSET_BEFORE_MS, 0, True),
+        (CLOCK_UNSET_BEFORE_MS, 60_000, True),
+        (CLOCK_UNSET_BEFORE_MS, 60_001, False),
+        (2 * CLOCK_UNSET_BEFORE_MS, -60_001, False),
+        (CLOCK_UNSET_BEFORE_MS - 1, 0, False),
+    ):
+        set_date_checks(context, wall_ms, wall_ms + off_ms)
         assert context.check_hostname
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert bool(context.verify_flags & NO_CHECK_TIME) is not checks_dates

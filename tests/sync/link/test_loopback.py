@@ -11,7 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols.messages import Command, CommandState, Lane
 from sync.link.asgi import RejectedError
+from sync.link.dial import WebSocketDial
+from sync.link.errors import DialError
 from sync.link.frames import CommandProgress, Goodbye, decode_frame
+from sync.link.limits import Deadlines
 from sync.link.ports import NotTakenError
 from sync.link.status import LinkState
 from sync.link.tokens import sign
@@ -364,6 +367,37 @@ async def test_dates_of_certificates_count_only_once_the_clock_is_set(tmp_path: 
         async with linking(client(port, log, scheme="wss", ca_file=ca_file, wall_ms=lambda: 60_000)) as link:
             await until(lambda: link.status.state is LinkState.DOWN)
             assert "certificate does not hold" in link.status.reason
+
+
+async def test_certificates_are_judged_by_true_time_where_the_machines_clock_is_wrong(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+    now_ms, day_ms = wall_ms(), 24 * 3600 * 1000
+    (cert_old, key_old), (cert_new, key_new) = certificate(old, expired=True), certificate(new)
+
+    async def dial(port: int, cert: Path, shown_ms: int, true_ms: int) -> None:
+        opened = await WebSocketDial(
+            f"wss://127.0.0.1:{port}/link/v1",
+            wall_ms=lambda: shown_ms,
+            true_ms=lambda: true_ms,
+            ca_file=cert,
+            deadlines=Deadlines(),
+        )(token(int(time.time())), software="test")
+        opened.abort()
+
+    async with serving(Cloud().app, cert=cert_old, key=key_old) as port:
+        await dial(port, cert_old, now_ms, now_ms - day_ms)
+        await dial(port, cert_old, 0, now_ms - day_ms)
+        with pytest.raises(DialError, match="has expired"):
+            await dial(port, cert_old, now_ms, now_ms)
+    async with serving(Cloud().app, cert=cert_new, key=key_new) as port:
+        await dial(port, cert_new, 0, 0)
+        for shown_ms in (0, now_ms):
+            with pytest.raises(DialError, match="certificate has expired"):
+                await dial(port, cert_new, shown_ms, now_ms + day_ms)
+            with pytest.raises(DialError, match="certificate is not yet valid"):
+                await dial(port, cert_new, shown_ms, now_ms - day_ms)
 
 
 async def test_frames_that_break_the_protocol_end_the_session_with_its_name() -> None:
