@@ -121,7 +121,7 @@ def _parts(
     listeners = [_listener(mqtt, replica, collector, seen) for mqtt in config.mqtt]
     downlink = GatewayDownlink(replica, listeners, true_ms=clock.true_ms)
     monotonic_s = asyncio.get_running_loop().time
-    sender = Sender(log.reader("link"), log.accept, wall_ms=clock.wall_ms, monotonic_s=monotonic_s)
+    sender = Sender(log, log.accept, monotonic_s=monotonic_s)
     link = _link(config, identity, clock, replica, log, sender, downlink)
     downlink.report_by(link.report)
     return Parts(

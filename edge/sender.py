@@ -1,35 +1,34 @@
-"""Log to link: the blocks of the log, in order, and what the cloud says of them back into the log."""
+"""Log to link: what is new first, the backlog beside it, and what the cloud says of them back into the log."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Final, Protocol
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
-from edge.ahead import ReadAhead
+from edge.backfill import Backfill
+from edge.feed import Feed
+from edge.rate import Rate
 from protocols.block import read_head
 from protocols.messages import Lane
 from sync.link.ports import Parcel, Room
+from sync.log.log import Log, LogReader
+from tidegate.logs import get_logger
 
-LIVE_MS: Final = 5_000
-"""A block whose newest record is older than this waited for the link: it is backfill."""
+LIVE_S: Final = 5.0
+LIVE_BYTES: Final = 1024 * 1024
+"""New records that wait longer, or behind more than this, are left to backfill: the link does not carry them, and those
+who look on want to see what is, not what was."""
 
-RATE_OVER_S: Final = 15.0
-"""The rate that the drain estimate goes by is a mean over about this time, newer seconds counting more."""
+LIVE_PER_BACKFILL: Final = 3
+"""Bytes of live for each of backfill, while both wait: a backlog gets a quarter of the link, however much is new."""
 
+OWED_BYTES_MAX: Final = 256 * 1024
+"""What backfill can be owed: a frame. While the cloud gives it no credit, its share does not pile up."""
 
-class BlockReader(Protocol):
-    """The log's reader for the link."""
-
-    async def next(self, blocks_max: int, bytes_max: int) -> list[bytes]:
-        """Whole blocks, at least one; waits while there is none. Raises OSError if the disk cannot be read now."""
-        ...
-
-    def rewind(self) -> None:
-        """To the oldest block that is not accepted."""
-        ...
+logger = get_logger("sender")
 
 
 class SenderFigures(msgspec.Struct, frozen=True):
@@ -40,54 +39,57 @@ class SenderFigures(msgspec.Struct, frozen=True):
     bytes_sent: int
     """Of blocks as they stand in the log; over the wire it is less (LinkStatus.wire_bytes_sent)."""
     records_sent: int
+    backfill_records_sent: int
+    """Of them, as backfill."""
     records_accepted: int
     records_resent: int
     """Sent, and not accepted before the link broke or the cloud refused them."""
+    live_left: int
+    """Times that what was new had to be left to backfill."""
     accepted_per_s: float
     """Records, lately."""
 
 
 class Sender:
-    """The link's BlockSource over a log's reader."""
+    """The link's BlockSource over the log."""
 
-    def __init__(
-        self,
-        reader: BlockReader,
-        accept: Callable[[int, int, int], None],
-        *,
-        wall_ms: Callable[[], int],
-        monotonic_s: Callable[[], float],
-    ) -> None:
+    def __init__(self, log: Log, accept: Callable[[int, int, int], None], *, monotonic_s: Callable[[], float]) -> None:
         """`accept(epoch, first seq, end seq)` is the log's."""
-        self._reader = reader
+        self._log = log
         self._accept = accept
-        self._wall_ms = wall_ms
-        self._ahead: ReadAhead | None = None
-        self._rate = _Rate(monotonic_s)
+        self._monotonic_s = monotonic_s
+        self._rate = Rate(monotonic_s)
+        self._live: LogReader | None = None
+        self._follow: Feed | None = None
+        self._backfill: Backfill | None = None
+        self._owed_bytes = 0
+        """To backfill, for what live had while both waited."""
+        self._marked_s = 0.0
+        self._marked_bytes = 0
+        """What live has still to give until it is where the log was at `_marked_s`."""
         self._blocks = 0
         self._bytes = 0
         self._sent = 0
+        self._backfilled = 0
         self._accepted = 0
         self._resent = 0
+        self._left = 0
 
     def begin(self, wake: Callable[[], None]) -> None:
-        self.give_back()
-        self._ahead = ReadAhead(self._reader.next, wake)
+        self._log.nothing_in_flight()
+        self._live = self._log.reader("link", at="end")
+        self._follow = Feed((self._live,), wake)
+        self._backfill = Backfill(self._log, wake)
+        self._leave_behind()
 
     def take(self, room: Room) -> Parcel | None:
-        if self._ahead is None:
+        if self._backfill is None or self._live is None:
             return None
-        blocks = self._ahead.take(room.blocks_max, room.bytes_max)
-        if not blocks:
-            return None
-        newest_ms = 0
-        for block in blocks:
-            head = read_head(block)
-            self._sent += head.records
-            newest_ms = max(newest_ms, head.newest_ms)
-        self._blocks += len(blocks)
-        self._bytes += sum(map(len, blocks))
-        return Parcel(Lane.BACKFILL if newest_ms < self._wall_ms() - LIVE_MS else Lane.LIVE, blocks)
+        self._look_behind(self._live)
+        first, second = self._take_live, self._take_backfill
+        if self._owed_bytes >= min(OWED_BYTES_MAX, room.backfill_bytes_max):
+            first, second = second, first
+        return first(room) or second(room)
 
     def accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
         self._accepted += end_seq - first_seq
@@ -96,17 +98,35 @@ class Sender:
 
     def give_back(self) -> None:
         self._resent = self._sent - self._accepted
-        self._reader.rewind()
-        if self._ahead is not None:
-            self._ahead.clear()
+        self._log.nothing_in_flight()
+        self._leave_behind()
+
+    def look_again(self) -> None:
+        """Records that were settled are pending again."""
+        if self._backfill is not None:
+            self._backfill.look_again()
 
     async def end(self) -> None:
-        if self._ahead is not None:
-            await self._ahead.close()
-            self._ahead = None
+        follow, backfill = self._follow, self._backfill
+        self._live = self._follow = self._backfill = None
+        self._resent = self._sent - self._accepted
+        self._log.nothing_in_flight()
+        if follow is not None:
+            await asyncio.wait((follow.cancel(),))
+        if backfill is not None:
+            await backfill.close()
 
     def figures(self) -> SenderFigures:
-        return SenderFigures(self._blocks, self._bytes, self._sent, self._accepted, self._resent, self._rate.per_s())
+        return SenderFigures(
+            blocks_sent=self._blocks,
+            bytes_sent=self._bytes,
+            records_sent=self._sent,
+            backfill_records_sent=self._backfilled,
+            records_accepted=self._accepted,
+            records_resent=self._resent,
+            live_left=self._left,
+            accepted_per_s=self._rate.per_s(),
+        )
 
     def drain_s(self, pending_records: int) -> float | None:
         """How long until nothing waits, at the rate of lately, were nothing more to come; None while nothing moves."""
@@ -115,25 +135,57 @@ class Sender:
         rate = self._rate.per_s()
         return pending_records / rate if rate >= 1.0 else None
 
+    def _take_live(self, room: Room) -> Parcel | None:
+        if not room.bytes_max or self._follow is None or self._backfill is None:
+            return None
+        blocks = self._follow.take(room.blocks_max, room.bytes_max)
+        if not blocks:
+            return None
+        size = self._send(blocks)
+        self._marked_bytes -= size
+        if self._backfill.is_waiting:
+            self._owed_bytes = min(OWED_BYTES_MAX, self._owed_bytes + size // LIVE_PER_BACKFILL)
+        return Parcel(Lane.LIVE, blocks)
 
-class _Rate:
-    """A count per second that forgets: each count weighs less by exp(-age / RATE_OVER_S)."""
+    def _take_backfill(self, room: Room) -> Parcel | None:
+        if not room.backfill_bytes_max or self._backfill is None:
+            return None
+        blocks = self._backfill.take(room.blocks_max, room.backfill_bytes_max)
+        if not blocks:
+            return None
+        sent = self._sent
+        size = self._send(blocks)
+        self._backfilled += self._sent - sent
+        self._owed_bytes = max(0, self._owed_bytes - size)
+        return Parcel(Lane.BACKFILL, blocks)
 
-    def __init__(self, monotonic_s: Callable[[], float]) -> None:
-        self._monotonic_s = monotonic_s
-        self._weighed = 0.0
-        self._at_s = self._started_s = monotonic_s()
+    def _send(self, blocks: Sequence[bytes]) -> int:
+        """Notes that they are in flight; their size in bytes."""
+        size = 0
+        for block in blocks:
+            head = read_head(block)
+            self._log.sending(head.epoch, head.first_seq, head.end_seq)
+            self._sent += head.records
+            size += len(block)
+        self._blocks += len(blocks)
+        self._bytes += size
+        return size
 
-    def add(self, count: int) -> None:
-        self._age()
-        self._weighed += count
-
-    def per_s(self) -> float:
-        self._age()
-        # Until RATE_OVER_S have passed, the mean is over less time than that.
-        return self._weighed / (RATE_OVER_S * (1.0 - math.exp((self._started_s - self._at_s) / RATE_OVER_S)) or 1.0)
-
-    def _age(self) -> None:
+    def _look_behind(self, live: LogReader) -> None:
+        """Leaves what is new behind if the link does not keep up with it."""
         now_s = self._monotonic_s()
-        self._weighed *= math.exp((self._at_s - now_s) / RATE_OVER_S)
-        self._at_s = now_s
+        behind_bytes = live.behind_bytes
+        if self._marked_bytes <= 0:
+            self._marked_s, self._marked_bytes = now_s, behind_bytes
+        if behind_bytes > LIVE_BYTES or now_s - self._marked_s > LIVE_S:
+            self._left += 1
+            logger.info("the link does not keep up", left_bytes=behind_bytes)
+            self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        """What is not in flight now is backfill; live goes on with what comes."""
+        assert self._live is not None, "a connection is up"
+        assert self._backfill is not None, "a connection is up"
+        self._live.to_end()
+        self._marked_bytes = 0
+        self._backfill.begin(self._live.place)

@@ -13,7 +13,7 @@ from protocols.errors import WireError
 from protocols.messages import Command, Lane
 from sync.link.backoff import Backoff
 from sync.link.errors import CLOSE_NORMAL, FarewellError, LinkError, TransportClosedError
-from sync.link.frames import CommandProgress, Resend, Span, Welcome
+from sync.link.frames import CommandProgress, ProbeAnswer, Resend, Span, Welcome
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import BACKOFF_S_MIN, BOOKS_EVERY_S, RESEND_S_MAX
 from sync.link.pace import PACE_STEP_S, Pace
@@ -136,13 +136,14 @@ class Connection:
                 await self._downlink.command_arrived(event)
             case Kept():
                 self._teller.kept(event, self._loop.time())
+            case ProbeAnswer():
+                self._teller.probed(event)
             case Resend():
                 self._teller.resend(event)
             case Welcome():
                 self._status.project_id, self._status.gateway_id = event.project_id, event.gateway_id
-                now_s = self._loop.time()
-                await self._teller.greeted(event, now_s - self._began_s)
                 self._up_s = self._loop.time()
+                self._teller.greeted(event, self._up_s - self._began_s)
                 self._turn_up()
 
     async def _pump(self) -> None:

@@ -210,7 +210,7 @@ class GatewayEnd(End):
                     self.cloud_ahead_ms = frame.time_ms + round(500 * self.round_trip_s) - wall_ms
                     self._probe = None
                 self.window.grant(frame)
-                return []
+                return [frame]
             case AnchorsKept():
                 return [self._kept(frame.request, Anchors, ())]
             case GapsKept():

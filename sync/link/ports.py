@@ -94,11 +94,16 @@ class BlockSource(Protocol):
 
 
 class Books(Protocol):
-    """What a gateway tells beside its blocks, and what the cloud says of it. Nothing here waits, save for a disk in
-    `greeted`. The link tells the cloud of it where the cloud has the feature `books`."""
+    """What a gateway tells beside its blocks, and what the cloud says of it. Nothing here waits. The link tells the
+    cloud of it where the cloud has the feature `books`."""
 
-    async def greeted(self, server_time_ms: int, round_trip_ms: int) -> None:
-        """The cloud said its time, before anything is told to it: an anchor may come of that."""
+    def greeted(self, server_time_ms: int, round_trip_ms: int) -> None:
+        """A connection is up, and nothing was told on it yet. The cloud said its time: an anchor may come of that. It
+        may be another cloud than last time, or a restored one."""
+        ...
+
+    def probed(self, server_time_ms: int, round_trip_ms: int) -> None:
+        """The same cloud said its time once more."""
         ...
 
     def anchors(self) -> Sequence[Anchor]:

@@ -26,6 +26,7 @@ from sync.link.frames import (
     Goodbye,
     Hello,
     Holdings,
+    ProbeAnswer,
     RegistryAsk,
     Resend,
     Span,
@@ -64,7 +65,7 @@ class Shipped(msgspec.Struct, frozen=True):
     blocks: list[bytes]
 
 
-GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command | Kept | Resend
+GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command | Kept | Resend | ProbeAnswer
 """A Span was accepted; a Command is to be carried out."""
 Told = Anchors | Gaps | Standing | Holdings
 CloudEvent = Hello | Shipped | RegistryAsk | CommandProgress | Told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sync.link.frames import Anchors, Gaps, Holdings, Resend, Standing, Welcome
+from sync.link.frames import Anchors, Gaps, Holdings, ProbeAnswer, Resend, Standing, Welcome
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import ANCHORS_MAX, GAPS_MAX, SPANS_MAX
 from sync.link.ports import Books
@@ -22,14 +22,18 @@ class Teller:
         self._stood: Standing | None = None
         self._stood_s = 0.0
 
-    async def greeted(self, welcome: Welcome, round_trip_s: float) -> None:
+    def greeted(self, welcome: Welcome, round_trip_s: float) -> None:
         """The first thing after WELCOME: nothing may be shipped before it returns."""
         if self._books is None:
             return
-        await self._books.greeted(welcome.server_time_ms, round(1000 * round_trip_s))
+        self._books.greeted(welcome.server_time_ms, round(1000 * round_trip_s))
         self._status.keeps_books = self._end.books
         if self._end.books and (holdings := self._books.holdings()):
             self._end.say(Holdings(tuple(holdings)[-SPANS_MAX:]))
+
+    def probed(self, answer: ProbeAnswer) -> None:
+        if self._books is not None and self._end.round_trip_s is not None:
+            self._books.probed(answer.time_ms, round(1000 * self._end.round_trip_s))
 
     def holds_back(self, now_s: float) -> bool:
         """Whether there are anchors that the cloud does not have: they are told, and no block may be shipped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from protocols.block import BlockHead
 from sync.log.errors import LogClosedError
@@ -18,6 +19,9 @@ class LogReader:
 
     It never holds back trimming: what was removed before it came is added to `skipped`.
     """
+
+    ended: Final = False
+    """It follows the log."""
 
     def __init__(self, name: str, source: Source, on_close: Callable[[LogReader], None]) -> None:
         self.name = name

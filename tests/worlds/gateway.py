@@ -160,9 +160,7 @@ class Life:
         bus = EdgeBus(gateway.loop, lambda: rng.random() < gateway.bus_loses)
         self.recorder = Recorder(bus, self.log)
         self.collector = Collector(bus, clock, run=rng.getrandbits(63))
-        self.sender = Sender(
-            self.log.reader("link"), self._accepted, wall_ms=clock.wall_ms, monotonic_s=gateway.loop.time
-        )
+        self.sender = Sender(self.log, self._accepted, monotonic_s=gateway.loop.time)
         self.link = LinkClient(
             "world",
             token=lambda now_s: gateway.name,

@@ -20,7 +20,7 @@ from protocols.messages import Lane
 from sync.link import frames
 from sync.link.cloud_end import CloudEnd
 from sync.link.errors import LinkError
-from sync.link.frames import CommandProgress, Credit, Hello, RegistryAsk, Span, Welcome
+from sync.link.frames import CommandProgress, Credit, Hello, ProbeAnswer, RegistryAsk, Span, Welcome
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import CREDIT_BYTES_MIN, Deadlines
 from sync.link.protocol import BlockRefused, Shipped
@@ -194,6 +194,8 @@ class Wire:
                     self.world.later(1.0, self.rewind)
                 case Welcome():
                     self.world.count("welcome")
+                case ProbeAnswer():
+                    pass
                 case _:
                     raise AssertionError("nobody said that")
 
