@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from cloud.db import anchors, current, dead_letters, gaps, history, inbox, progress, rejects, revision, sources
+from cloud.db import anchors, current, dead_letters, gaps, history, inbox, progress, rejects, revision, sources, unsent
 from cloud.db.database import Connection, Database
 from cloud.model.claim import Claim
+from cloud.model.output import Output, Unsent
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
-from protocols.messages import Anchor, Gap
+from protocols.messages import Anchor, Gap, Lane
 from protocols.shipment import MessageBatch, Reject, Run
 
 T = TypeVar("T")
@@ -66,6 +67,15 @@ class PostgresTransaction:
 
     async def remove(self, seqs: Sequence[int]) -> None:
         await inbox.remove(self._conn, seqs)
+
+    async def add_unsent(self, hop: str, lane: Lane, outputs: Sequence[Output]) -> list[int]:
+        return await unsent.add(self._conn, hop, lane, outputs)
+
+    async def unsent(self, hop: str, limit: int) -> list[Unsent]:
+        return await unsent.oldest(self._conn, hop, limit)
+
+    async def remove_unsent(self, numbers: Sequence[int]) -> None:
+        await unsent.remove(self._conn, numbers)
 
     async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
         await rejects.add(self._conn, project_id, rejected)

@@ -9,9 +9,9 @@ from typing import Protocol
 import msgspec
 
 from cloud.model.claim import Claim, rows_by_epoch
+from cloud.model.output import Output
 from cloud.model.route import next_topic
 from cloud.services import books
-from cloud.services.service import Output
 from cloud.services.store import Transaction
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, ROUTABLE, TRANSPONDER, WRITER
 from protocols.batch import RecordBatch

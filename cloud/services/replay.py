@@ -10,11 +10,14 @@ import msgspec
 
 from cloud.db.database import DatabaseError
 from cloud.model.claim import INBOX_EPOCH
+from cloud.model.output import Output
 from cloud.model.route import next_topic
 from cloud.model.unresolved import InboxRow
+from cloud.services.outputs import Outputs
 from cloud.services.processor import Registries
 from cloud.services.store import Store, Transaction
 from cloud.topics import ROUTABLE, WRITER
+from protocols.messages import Lane
 from protocols.shipment import MessageBatch, Run, encode_messages
 from sync.bus.contract import Bus, BusError
 from sync.registry import Registry
@@ -33,10 +36,11 @@ _log = get_logger("replay")
 class InboxReplay:
     def __init__(self, registries: Registries, bus: Bus, store: Store) -> None:
         self._registries = registries
-        self._bus = bus
         self._store = store
+        self._outputs = Outputs(HOP, (WRITER,), bus, store)
         self._wanted = asyncio.Event()
         self.replayed = 0
+        self._moved = 0
 
     def want(self, project_id: str) -> None:
         """The registry changed: devices that messages waited for may exist."""
@@ -45,6 +49,7 @@ class InboxReplay:
     async def run(self, stop: asyncio.Event) -> None:
         self._wanted.set()
         stopped = asyncio.ensure_future(stop.wait())
+        sweeping = asyncio.ensure_future(self._outputs.sweep_forever(stop))
         try:
             while not stop.is_set():
                 wanted = asyncio.ensure_future(self._wanted.wait())
@@ -58,15 +63,18 @@ class InboxReplay:
                     _log.warning("sweep will be repeated", reason=str(error), again_in_s=SWEEP_EVERY_S)
         finally:
             stopped.cancel()
+            sweeping.cancel()
 
     async def sweep(self) -> int:
         """One round: number what can be replayed, then send what is numbered. Returns how many messages moved."""
         numbered = await self._store.run(lambda tx: _number(tx, ROWS_MAX))
-        sent = await self._store.run(self._send)
-        self.replayed += sent
-        return numbered + sent
+        self._moved = 0
+        await self._outputs.run(Lane.BACKFILL, self._send)
+        self.replayed += self._moved
+        return numbered + self._moved
 
-    async def _send(self, tx: Transaction) -> int:
+    async def _send(self, tx: Transaction) -> list[Output]:
+        outputs: list[Output] = []
         rows = await tx.numbered(ROWS_MAX)
         by_project: dict[str, list[InboxRow]] = {}
         for project_id, row in rows:
@@ -76,7 +84,7 @@ class InboxReplay:
             revision = await tx.newest_revision(project_id, held=False)
             registry = await self._registries.refresh(project_id, revision)
             batch, gone, stopped = _messages(registry, found)
-            await self._bus.publish(WRITER, encode_messages(batch))
+            outputs.append(Output(WRITER, encode_messages(batch)))
             await tx.put_back([row.seq for row in gone])
             replayed = [row for row in found if row not in gone]
             await tx.remove([row.seq for row in replayed])
@@ -85,7 +93,8 @@ class InboxReplay:
             for row in stopped:
                 settled.count(row.source_id, INBOX_EPOCH, "stopped", 1)
         await tx.settle(settled)
-        return len(rows)
+        self._moved = len(rows)
+        return outputs
 
 
 async def _number(tx: Transaction, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Runs a service: fetch, transaction, publish, commit, acknowledge; retry what may pass, bury what never will."""
+"""Runs a service: fetch, transaction, commit, publish, acknowledge; retry what may pass, bury what never will."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 
 from cloud.db.database import DatabaseError
-from cloud.services.service import Output, Service
-from cloud.services.store import Store, Transaction
+from cloud.services.outputs import Outputs
+from cloud.services.service import Service
+from cloud.services.store import Store
 from protocols.messages import Lane
 from sync.bus.contract import BusError, Delivery, DurableBus
 from tidegate.logs import get_logger
@@ -45,6 +46,7 @@ class ServiceRunner:
         self._service = service
         self._bus = bus
         self._store = store
+        self._outputs = Outputs(service.name, service.writes, bus, store)
         self.counts = ServiceCounts()
 
     @property
@@ -53,14 +55,16 @@ class ServiceRunner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; the fetches in hand are finished first."""
-        lanes = [asyncio.create_task(self._run_lane(lane, stop), name=f"{self.name} {lane.value}") for lane in Lane]
+        tasks = [asyncio.create_task(self._run_lane(lane, stop), name=f"{self.name} {lane.value}") for lane in Lane]
+        if self._service.writes:
+            tasks.append(asyncio.create_task(self._outputs.sweep_forever(stop), name=f"{self.name} outputs"))
         try:
-            await asyncio.gather(*lanes)
+            await asyncio.gather(*tasks)
         finally:
-            for task in lanes:
+            for task in tasks:
                 if not task.cancelling():  # a second time would cut off how the reader gives back what it holds
                     task.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run_lane(self, lane: Lane, stop: asyncio.Event) -> None:
         reader = await self._bus.subscribe(self._service.reads, self._service.name, lane=lane)
@@ -115,17 +119,8 @@ class ServiceRunner:
                     return
 
     async def _transact(self, batch: Sequence[bytes], lane: Lane) -> None:
-        async def work(tx: Transaction) -> None:
-            await self._publish(await self._service.handle(tx, batch, lane), lane)
-
-        await self._store.run(work)
+        await self._outputs.run(lane, lambda tx: self._service.handle(tx, batch, lane))
         self.counts.transactions += 1
-
-    async def _publish(self, outputs: Sequence[Output], lane: Lane) -> None:
-        for output in outputs:
-            if output.topic not in self._service.writes:
-                raise ValueError(f"{self._service.name} does not declare that it writes {output.topic}")
-        await asyncio.gather(*(self._bus.publish(output.topic, output.data, lane=lane) for output in outputs))
 
     async def _bury(self, data: bytes, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
-
+from cloud.model.output import Output
 from cloud.services.store import Transaction
 from protocols.messages import Lane
-
-
-class Output(msgspec.Struct, frozen=True):
-    """A batch for the next hop."""
-
-    topic: str
-    data: bytes
 
 
 class Service(Protocol):
@@ -27,8 +19,8 @@ class Service(Protocol):
     writes: tuple[str, ...]
 
     async def handle(self, tx: Transaction, batch: Sequence[bytes], lane: Lane) -> list[Output]:
-        """Does the work for all of `batch`, in that transaction. What it returns is published before
-        the transaction commits, and the batch is acknowledged after. It may be called again with the same batch."""
+        """Does the work for all of `batch`, in that transaction. What it returns is kept in it too, published once it
+        is committed (outputs.py), and then the batch is acknowledged. It may be called again with the same batch."""
         ...
 
     def split(self, data: bytes) -> list[bytes]:

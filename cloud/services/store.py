@@ -20,8 +20,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from cloud.model.claim import Claim
+from cloud.model.output import Output, Unsent
 from cloud.model.unresolved import InboxRow
-from protocols.messages import Anchor, Gap
+from protocols.messages import Anchor, Gap, Lane
 from protocols.shipment import MessageBatch, Reject, Run
 
 T = TypeVar("T")
@@ -107,6 +108,20 @@ class Transaction(Protocol):
 
     async def remove(self, seqs: Sequence[int]) -> None:
         """These messages are not in the inbox any more."""
+        ...
+
+    # What goes to other topics
+
+    async def add_unsent(self, hop: str, lane: Lane, outputs: Sequence[Output]) -> list[int]:
+        """Keeps what the hop gives to other topics; their numbers, in order, rising."""
+        ...
+
+    async def unsent(self, hop: str, limit: int) -> list[Unsent]:
+        """The hop's oldest, by number; not locked."""
+        ...
+
+    async def remove_unsent(self, numbers: Sequence[int]) -> None:
+        """The bus has them. Some may be gone already."""
         ...
 
     # What goes no further

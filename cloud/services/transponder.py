@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cloud.model.claim import rows_by_epoch
-from cloud.services.service import Output
+from cloud.model.output import Output
 from cloud.services.store import Transaction
 from cloud.topics import TRANSPONDER, WRITER
 from protocols.messages import Lane

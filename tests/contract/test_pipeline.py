@@ -4,19 +4,22 @@ late, each message is stored once, and the accounting closes."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from cloud.db import accounting, current, history, inbox, rejects
-from cloud.db.database import Database
+from cloud.db.database import Database, DatabaseDownError
 from cloud.db.postgres_store import PostgresStore
 from cloud.model.accounting import SourceAccount
 from cloud.model.claim import INBOX_EPOCH
 from cloud.registry_feed import RegistryFeed
+from cloud.services.outputs import Outputs
 from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
 from cloud.services.replay import InboxReplay, _number
@@ -27,8 +30,11 @@ from cloud.topics import TOPICS
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import encode_block
 from protocols.messages import Clock, ClockState, Lane, Origin, Priority
+from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
 from tests.contract.nats_server import NatsServer
+
+T = TypeVar("T")
 
 NOW = 1_770_000_000_000
 DEADLINE_S = 30.0
@@ -117,6 +123,20 @@ class Cloud:
                 if condition(account):
                     return account
                 await asyncio.sleep(0.02)
+
+    async def bus_away(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Work that finds no bus to publish to."""
+        publish = self.bus.publish
+        self.bus.publish = _no_bus  # type: ignore[method-assign]
+        with pytest.raises(BusError):
+            await work()
+        self.bus.publish = publish  # type: ignore[method-assign]
+
+    async def until_forgotten(self) -> None:
+        """Nothing that was published is kept any longer."""
+        async with asyncio.timeout(DEADLINE_S), self.database.connection() as conn:
+            while await conn.fetchval("SELECT count(*) FROM unsent"):
+                await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         self.stop.set()
@@ -309,6 +329,62 @@ async def test_a_batch_that_fails_for_good_is_buried_and_its_neighbours_go_on(cl
     assert "CRC-32" in kept["detail"]
 
 
+async def test_what_is_committed_is_published_by_whoever_comes_next(cloud: Cloud) -> None:
+    await cloud.add_device("plain", "a")
+    await send(cloud, block(7, 0, [("plain", "a", {"n": 1})]))
+    (delivery,) = await (await cloud.bus.subscribe("default-processor", "processor")).fetch(1, 1 << 20)
+    processor = Processor(cloud.feed)
+    first = Outputs("processor", processor.writes, cloud.bus, cloud.store)
+    await cloud.bus_away(lambda: first.run(Lane.LIVE, lambda tx: processor.handle(tx, [delivery.data], Lane.LIVE)))
+    await delivery.ack()
+    account = await cloud.account()
+    assert (account.decoded, account.in_pipeline, account.records_at_writer) == (1, 1, 1)
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
+    await cloud.until(lambda a: a.stored == 1)
+    await cloud.until_forgotten()
+
+
+async def test_an_attempt_that_is_rolled_back_has_said_nothing(cloud: Cloud) -> None:
+    """It found the device unknown, and the next one knows it."""
+
+    class Failing:
+        failed = False
+
+        async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+            if Failing.failed:
+                return await cloud.store.run(work)
+
+            async def to_no_end(tx: Transaction) -> T:
+                Failing.failed = bool(await work(tx)) or True
+                raise CutOffError
+
+            with contextlib.suppress(CutOffError):
+                await cloud.store.run(to_no_end)
+            await cloud.add_device("plain", "late")
+            raise DatabaseDownError("the connection was lost during the commit")
+
+    cloud.work(Transponder(lambda: NOW))
+    running = asyncio.create_task(ServiceRunner(Processor(cloud.feed), cloud.bus, Failing()).run(cloud.stop))
+    cloud.tasks.append(running)
+    await send(cloud, block(7, 0, [("plain", "late", {"n": n}) for n in range(3)]))
+    account = await cloud.until(lambda a: a.stored == 3)
+    assert (account.decoded, account.unresolved, account.in_pipeline) == (3, 0, 0)
+
+
+class CutOffError(Exception):
+    """Ends a transaction before its commit."""
+
+
+async def _no_bus(*args: object, **kwargs: object) -> None:
+    raise BusError("NATS is not connected")
+
+
+async def _swept(outputs: Outputs) -> None:
+    """Two looks: the first one may have come while somebody else was sending."""
+    await outputs.sweep()
+    await outputs.sweep()
+
+
 async def test_replayed_messages_count_once_when_the_replay_is_cut_off(cloud: Cloud) -> None:
     cloud.work(Processor(cloud.feed))
     await send(cloud, block(7, 0, [("plain", "late", {"n": n}) for n in range(10)]))
@@ -317,17 +393,10 @@ async def test_replayed_messages_count_once_when_the_replay_is_cut_off(cloud: Cl
     await cloud.add_device("plain", "late")
     await cloud.store.run(lambda tx: _number(tx, 100))
 
-    class CutOffError(Exception):
-        pass
-
-    async def send_and_die(tx: Transaction) -> None:
-        await cloud.replay._send(tx)  # published, not committed
-        raise CutOffError
-
-    with pytest.raises(CutOffError):
-        await cloud.store.run(send_and_die)
-    assert (await cloud.account()).unresolved == 10
+    await cloud.bus_away(lambda: cloud.replay.sweep())
+    assert (await cloud.account()).unresolved == 0, "they are on their way"
     await cloud.replay.sweep()
+    await _swept(Outputs("inbox", ("writer",), cloud.bus, cloud.store))
     cloud.work(Transponder(lambda: NOW))
     account = await cloud.until(lambda a: a.stored == 10)
     assert (account.unresolved, account.repeated, account.decoded) == (0, 0, 10)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from cloud.model.claim import Claim
+from cloud.model.output import Output, Unsent
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
-from protocols.messages import Anchor, Gap, GapKind
+from protocols.messages import Anchor, Gap, GapKind, Lane
 from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
 from tests.contract.stores import (
     ALIAS_KEY,
@@ -90,6 +91,33 @@ async def test_run_gives_what_the_work_gives(premises: Premises) -> None:
         return "this"
 
     assert await premises.store.run(work) == "this"
+
+
+async def test_outputs_are_kept_by_the_transaction_that_decides_them(premises: Premises) -> None:
+    async def work(tx: Transaction) -> list[int]:
+        first = await tx.add_unsent("h", Lane.LIVE, [Output("writer", b"1"), Output("reason", b"2")])
+        return first + await tx.add_unsent("h", Lane.BACKFILL, [Output("writer", b"3")])
+
+    async def fails(tx: Transaction) -> None:
+        await work(tx)
+        raise FailedError
+
+    with pytest.raises(FailedError):
+        await premises.store.run(fails)
+    assert await premises.store.run(lambda tx: tx.unsent("h", 10)) == []
+    numbers = await premises.store.run(work)
+    assert numbers == sorted(set(numbers))
+    await premises.store.run(lambda tx: tx.add_unsent("other", Lane.LIVE, [Output("writer", b"4")]))
+    expected = [
+        Unsent(numbers[0], Lane.LIVE, Output("writer", b"1")),
+        Unsent(numbers[1], Lane.LIVE, Output("reason", b"2")),
+        Unsent(numbers[2], Lane.BACKFILL, Output("writer", b"3")),
+    ]
+    assert await premises.store.run(lambda tx: tx.unsent("h", 10)) == expected
+    assert await premises.store.run(lambda tx: tx.unsent("h", 2)) == expected[:2]
+    await premises.store.run(lambda tx: tx.remove_unsent([numbers[0], numbers[2]]))
+    await premises.store.run(lambda tx: tx.remove_unsent([numbers[0]]))
+    assert await premises.store.run(lambda tx: tx.unsent("h", 10)) == expected[1:2]
 
 
 async def test_a_hop_claims_each_record_once(premises: Premises) -> None:

@@ -8,9 +8,10 @@ from typing import Final
 
 from cloud.model.accounting import Ahead, SourceAccount, account
 from cloud.model.claim import FATES, INBOX_EPOCH
+from cloud.model.output import Unsent
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
 from protocols.block import read_head
-from protocols.shipment import decode_messages, decode_shipment
+from protocols.shipment import Run, decode_messages, decode_shipment
 from sync.ranges import Ranges
 from tests.worlds.gateway_book import GatewayBook
 from tests.worlds.laws import Laws
@@ -23,7 +24,7 @@ ACCOUNT_EVERY: Final = 25
 """Commits between two looks at the accounting."""
 
 PUBLISHES: Final = {RECEIVER: DEFAULT_PROCESSOR, PROCESSOR: WRITER}
-"""What a hop publishes before it commits."""
+"""What a hop gives to another topic, before it commits or in the transaction itself."""
 
 
 class CloudBook:
@@ -36,6 +37,8 @@ class CloudBook:
         self._synced: dict[tuple[str, int, int], Ranges] = {}
         """By topic, source and epoch: records that JetStream will not lose."""
         self._ids: set[bytes] = set()
+        self._outputs: dict[int, Unsent] = {}
+        """Kept by hops, not forgotten yet."""
         self._commits = 0
         for source_id, book in gateways.items():
             book.has = lambda epoch, first, end, source_id=source_id: self.done(RECEIVER, source_id, epoch).covers(
@@ -65,12 +68,17 @@ class CloudBook:
             topic = PUBLISHES.get(hop)
             if topic is None or settlement.counts["dead_records"]:
                 continue
-            synced = self._synced.get((topic, settlement.source_id, settlement.epoch), Ranges())
+            safe = Ranges(self._synced.get((topic, settlement.source_id, settlement.epoch), Ranges()))
+            for run in _kept(tx, topic):
+                if (run.source_id, run.epoch) == (settlement.source_id, settlement.epoch):
+                    safe.add(run.first_seq, run.first_seq + run.count)
             for first, end in settlement.done:
-                if not synced.covers(first, end):
+                if not safe.covers(first, end):
                     self._laws.broken(
-                        "recorded means synced by JetStream", f"{hop} {settlement.epoch:x} [{first}, {end})"
+                        "recorded means synced by JetStream, or kept to be sent",
+                        f"{hop} {settlement.epoch:x} [{first}, {end})",
                     )
+        self._check_forgotten(tx)
         for (_, _, message_id), row in tx.rows.items():
             if message_id in self._ids:
                 self._laws.broken("no id twice", f"{message_id.hex()}: {row.data!r}")
@@ -122,6 +130,17 @@ class CloudBook:
             ahead=Ahead(waiting["processor_ahead"], waiting["writer_ahead"], replayed_ahead),
         )
 
+    def _check_forgotten(self, tx: MemoryTransaction) -> None:
+        """Called after the commit's changes are there; what is forgotten stood in an earlier one."""
+        for number, change in tx.unsent_changes.items():
+            if change is not None:
+                self._outputs[number] = change[1]
+            elif (gone := self._outputs.pop(number, None)) is not None:
+                for run in decode_messages(gone.output.data).runs:
+                    synced = self._synced.get((gone.output.topic, run.source_id, run.epoch), Ranges())
+                    if not synced.covers(run.first_seq, run.first_seq + run.count):
+                        self._laws.broken("an output is forgotten once JetStream has it synced", f"number {number}")
+
     def check_current(self) -> None:
         """Current values are the newest of history, whatever came when."""
         newest: dict[tuple[int, str], CurrentValue] = {}
@@ -148,3 +167,9 @@ def _of(by_hop: Mapping[tuple[int, str], Progress], epoch: int, hop: str) -> Ran
 def _missing(left: Ranges, right: Ranges) -> int:
     """Numbers of `left` that `right` does not hold."""
     return sum(end - start for first, behind in left for start, end in right.missing(first, behind))
+
+
+def _kept(tx: MemoryTransaction, topic: str) -> list[Run]:
+    """Records that the outputs name which this transaction keeps."""
+    kept = [change[1].output for change in tx.unsent_changes.values() if change is not None]
+    return [run for output in kept if output.topic == topic for run in decode_messages(output.data).runs]

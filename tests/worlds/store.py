@@ -15,10 +15,11 @@ import msgspec
 
 from cloud.db.database import DatabaseBusyError, DatabaseDownError
 from cloud.model.claim import FATES, Claim, Name, OvertakenError, Settlement
+from cloud.model.output import Output, Unsent
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
-from protocols.messages import Anchor, Gap, GapKind
+from protocols.messages import Anchor, Gap, GapKind, Lane
 from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, record_places
 from sync.ranges import Ranges
 from tests.worlds.locks import CircleError, Holder, Locks
@@ -104,6 +105,8 @@ class Tables:
         self.gaps: dict[int, dict[tuple[int, int, bool], Gap]] = {}
         """By source, then by epoch, first record and whether it is a tail."""
         self.inbox: dict[int, Unresolved] = {}
+        self.unsent: dict[int, tuple[str, Unsent]] = {}
+        """By number: hop and output."""
         self.rejects: list[Rejected] = []
         self.dead_letters: list[DeadLetter] = []
         self.keys: dict[bytes, int] = {}
@@ -129,6 +132,7 @@ class MemoryStore:
         self._on_commit = on_commit
         self._open: dict[MemoryTransaction, Process | None] = {}
         self.inbox_seq = 0
+        self.unsent_number = 0
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         for _ in range(ATTEMPTS_MAX):
@@ -189,6 +193,8 @@ class MemoryTransaction(Holder):
         self._anchors: dict[int, dict[tuple[int, int], Anchor]] = {}
         self._gaps: dict[int, dict[tuple[int, int, bool], Gap | None]] = {}
         self._inbox: dict[int, Unresolved | None] = {}
+        self.unsent_changes: dict[int, tuple[str, Unsent] | None] = {}
+        """By number; None: forgotten."""
         self._rejects: list[Rejected] = []
         self._dead_letters: list[DeadLetter] = []
         self._keys: dict[bytes, int] = {}
@@ -218,6 +224,7 @@ class MemoryTransaction(Holder):
         for source_id, gaps in self._gaps.items():
             _overlay(tables.gaps.setdefault(source_id, {}), gaps)
         _overlay(tables.inbox, self._inbox)
+        _overlay(tables.unsent, self.unsent_changes)
         tables.rejects += self._rejects
         tables.dead_letters += self._dead_letters
         tables.keys.update(self._keys)
@@ -390,6 +397,27 @@ class MemoryTransaction(Holder):
         held = self._inbox.get(seq) or self._tables.inbox[seq]
         row = msgspec.structs.replace(held.row, replay_seq=replay_seq)
         self._inbox[seq] = msgspec.structs.replace(held, row=row)
+
+    # What goes to other topics
+
+    async def add_unsent(self, hop: str, lane: Lane, outputs: Sequence[Output]) -> list[int]:
+        await self._statement()
+        numbers: list[int] = []
+        for output in outputs:
+            self._store.unsent_number += 1
+            numbers.append(self._store.unsent_number)
+            self.unsent_changes[numbers[-1]] = hop, Unsent(numbers[-1], lane, output)
+        return numbers
+
+    async def unsent(self, hop: str, limit: int) -> list[Unsent]:
+        await self._statement()
+        known: dict[int, tuple[str, Unsent]] = dict(self._tables.unsent)
+        _overlay(known, self.unsent_changes)
+        return [unsent for _, (of_hop, unsent) in sorted(known.items()) if of_hop == hop][:limit]
+
+    async def remove_unsent(self, numbers: Sequence[int]) -> None:
+        await self._statement()
+        self.unsent_changes.update(dict.fromkeys(numbers))
 
     # What goes no further
 
