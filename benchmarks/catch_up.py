@@ -22,6 +22,7 @@ LIVE_DEVICES: Final = 5
 IDLE_S: Final = 20.0
 SPEED_GOAL: Final = 50_000
 BURST_S: Final = 2.0
+BURST_LEAST_S: Final = 0.2
 BURST_RATE: Final = 600_000
 """Messages a second, about: the last burst is not to make the backlog much larger than asked for."""
 DRAIN_MAX_S: Final = 180.0
@@ -97,7 +98,7 @@ async def _buffer(site: Site, messages: int) -> None:
     """The cloud stops, and the gateway goes on recording."""
     await site.cloud.stop()
     while (missing := messages - (await site.gateway_status())["totals"]["pending"]) > 0:
-        seconds = min(missing / BURST_RATE, BURST_S)
+        seconds = max(min(missing / BURST_RATE, BURST_S), BURST_LEAST_S)
         await generate(site, connections=20, in_flight=100, seconds=seconds, user_name="bench-{}", warm_up_s=0.0)
 
 
