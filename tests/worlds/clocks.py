@@ -33,15 +33,16 @@ class MachineClock:
         self._booted_s = self._now_s()
         self.boot = self._random.getrandbits(63)
         if forgets_time:
-            self._ahead_ms = -true_ms(self._booted_s) + 5_000
+            self._ahead_ms = 5_000 - true_ms(self._booted_s)
             self.now_state = ClockState.UNSET
         else:
             self._ahead_ms = self._random.randrange(-5_000, 5_000)
             self.now_state = ClockState.RESTORED
 
-    def step(self, ahead_ms: int) -> None:
+    def step(self, ahead_ms: int, state: ClockState) -> None:
         """Somebody sets the clock, to something that far from true time."""
         self._ahead_ms = ahead_ms
+        self.now_state = state
 
     def synchronize(self) -> None:
         self._ahead_ms = 0
@@ -57,4 +58,4 @@ class MachineClock:
         return self.now_state
 
     def error_ms(self) -> int:
-        return 1
+        return 20

@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 import json
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from edge.listeners.collector import Collector
-from edge.listeners.filling import Owed
+from edge.listeners.filling import Owed, Waiter
 from protocols.messages import Origin, Priority
 from tests.worlds.clocks import true_ms
 from tests.worlds.loop import SimulatedLoop
@@ -39,12 +39,16 @@ class Kind(enum.Enum):
     """Every third payload does not decode."""
     STOPPED = "stopped"
     """Its route goes nowhere."""
+    OWN = "own"
+    """A process of the user's own (publisher.py)."""
 
 
 class Listener(Protocol):
     """A gateway as its devices find it."""
 
-    collector: Collector
+    def receive(self, origin: Origin, payloads: list[bytes], waiter: Waiter, tokens: Sequence[bytes]) -> None:
+        """A read of a connection."""
+        ...
 
     def acknowledged(self, names: list[Name]) -> None:
         """Told when the answer leaves the gateway."""
@@ -62,11 +66,12 @@ class Device:
         messages: int,
         until_s: float,
         network_id: str,
-        now_ms: Callable[[], int] | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
         self.acknowledged: set[int] = set()
+        self.arrived: Counter[int] = Counter()
+        """How often a message came to a gateway, by number."""
         self.published = 0
         self.messages = messages
         priority = {Kind.ALARM: Priority.ALARM, Kind.EVENT: Priority.EVENT}.get(kind, Priority.TELEMETRY)
@@ -165,8 +170,9 @@ class Session:
         if self.over or self._device.listener() is not self._listener:
             self._end()
             return
+        self._device.arrived.update(number for number, _ in burst)
         tokens = [str(number).encode() for number, _ in burst]
-        self._listener.receive(self._device.origin, [payload for _, payload in burst], self, tokens)  # type: ignore[attr-defined]
+        self._listener.receive(self._device.origin, [payload for _, payload in burst], self, tokens)
 
     def recorded(self, owed: Owed) -> None:
         numbers = list(map(int, owed.tokens))

@@ -70,6 +70,11 @@ class WorldDisk(SimulatedDisk):
             self._on_block(Held(data[at : at + head.size], head, synced))
             at += head.size
 
+    def holds(self, place: tuple[int, int]) -> bool:
+        """Whether a record stands in a whole block somewhere."""
+        epoch, seq = place
+        return any(head.epoch == epoch and head.first_seq <= seq < head.end_seq for _, _, head in self.blocks())
+
     def image(self) -> dict[Path, bytes]:
         """A copy of all of it, as of an idle disk."""
         return {path: bytes(content) for path, content in self.files.items()}

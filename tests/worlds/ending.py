@@ -33,8 +33,12 @@ def check_ending(laws: Laws, gateways: Sequence[Gateway], cloud: Cloud, devices:
     """To be asked once everything has arrived."""
     found = _find(cloud)
     kinds = {device.name: device.kind for device in devices}
+    arrived = {(device.name, number): times for device in devices for number, times in device.arrived.items()}
     for gateway in gateways:
         _check_site(laws, gateway, cloud, found, kinds)
+        for name, places in gateway.book.places.items():
+            if len(places) > arrived.get(name, 1):
+                laws.broken("what is sent once is recorded once", f"{name} at {places}")
     for letter in cloud.store.tables.dead_letters:
         laws.broken("nothing is buried that is well", f"{letter.hop}: {letter.detail}")
     for account in cloud.book.check_accounts():
@@ -68,7 +72,7 @@ def _check_site(laws: Laws, gateway: Gateway, cloud: Cloud, found: _Found, kinds
             continue
         if lost.names(place):
             laws.broken("what is stored is no gap", f"{gateway.name} {epoch:x}/{seq} {record.name}")
-        kind = kinds[record.name[0]]
+        kind = kinds.get(record.name[0], Kind.OWN)
         rows, by_name = found.history[source, epoch, seq], found.names[record.name]
         if kind is Kind.GARBLED and record.name[1] % 3 == 0:
             right = found.rejects[source, epoch, seq] == 1

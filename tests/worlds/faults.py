@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from protocols.messages import ClockState
 from tests.worlds.cloud import Cloud
 from tests.worlds.gateway import Gateway
 from tests.worlds.loop import SimulatedLoop
@@ -152,7 +153,7 @@ class Faults:
         gateway = self._gateway()
         ahead_ms = self._random.choice((-400_000_000, -3_600_000, -2_000, 1_500, 86_400_000))
         self._tell(gateway.name, "clock set", ahead_ms)
-        gateway.clock.step(ahead_ms)
+        gateway.clock.step(ahead_ms, self._random.choice((ClockState.SYNCHRONIZED, ClockState.RESTORED)))
         self._for(5, 40, gateway.clock.synchronize)
 
     # Cloud

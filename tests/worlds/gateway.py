@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from edge.anchors import Anchors
 from edge.background import Background, restarted
+from edge.listeners.clock import StampClock
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Waiter
 from edge.recorder import Recorder
@@ -50,12 +53,14 @@ class Gateway:
         self.trace = trace
         self.book = GatewayBook(name, laws, trace)
         self.disk = WorldDisk(rng.getrandbits(32), rng, self.book.on_block)
+        self.book.is_on_disk = self.disk.holds
         self.clock = MachineClock(lambda: loop.now, rng)
         self.path = Path(loop, name, rng, trace)
         self.settings = LogSettings(
             segment_bytes=SEGMENT_BYTES, max_bytes=STATE_BYTES + segments * SEGMENT_BYTES, linger_max_ms=2.0
         )
         self.bus_loses = 0.0
+        self.anchors = MemoryFile(self.disk)
         self.life: Life | None = None
         self.lives = 0
 
@@ -117,6 +122,8 @@ class Gateway:
 class Life:
     """One run of the gateway's process."""
 
+    bus: EdgeBus
+    anchors: Anchors
     log: Log
     collector: Collector
     recorder: Recorder
@@ -147,8 +154,11 @@ class Life:
             gateway.ended(self, "stopped")
 
     async def _start(self, up: contextlib.AsyncExitStack) -> None:
-        gateway, clock, rng = self.gateway, self.gateway.clock, self.gateway.random
+        gateway, rng = self.gateway, self.gateway.random
         self.background = Background()
+        self.anchors = Anchors(gateway.anchors, gateway.clock)
+        clock = StampClock(gateway.clock, self.anchors.is_synchronized)
+        await up.enter_async_context(self.background.needed("clock", self.anchors.run()))
         self.log = await Log.open(
             FOLDER,
             gateway.settings,
@@ -157,7 +167,7 @@ class Life:
             new_epoch=lambda: rng.getrandbits(62) + 1,
         )
         up.push_async_callback(self.log.close)
-        bus = EdgeBus(gateway.loop, lambda: rng.random() < gateway.bus_loses)
+        bus = self.bus = EdgeBus(gateway.loop, lambda: rng.random() < gateway.bus_loses)
         self.recorder = Recorder(bus, self.log)
         self.collector = Collector(bus, clock, run=rng.getrandbits(63))
         self.sender = Sender(self.log, self._accepted, monotonic_s=gateway.loop.time)
@@ -201,6 +211,25 @@ async def _linked(link: LinkClient) -> AsyncIterator[None]:
         finally:
             stop.set()
             await asyncio.wait((running,), timeout=FAREWELL_S)
+
+
+class MemoryFile:
+    """The AnchorFile of edge/anchors.py, on a gateway's disk."""
+
+    def __init__(self, disk: WorldDisk) -> None:
+        self.content: bytes | None = None
+        self._disk = disk
+
+    def read(self) -> bytes | None:
+        return self.content
+
+    def write(self, data: bytes) -> None:
+        if self._disk.full or self._disk.random.random() < self._disk.write_trouble:
+            raise OSError(errno.EIO, "simulated")
+        self.content = data
+
+    def set_aside(self) -> None:
+        self.content = None
 
 
 class Downlink:

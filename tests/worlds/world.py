@@ -14,7 +14,8 @@ from tests.worlds.ending import check_ending
 from tests.worlds.faults import Faults
 from tests.worlds.gateway import Gateway
 from tests.worlds.laws import Laws
-from tests.worlds.loop import SimulatedLoop, SpinError
+from tests.worlds.loop import Process, SimulatedLoop, SpinError
+from tests.worlds.publisher import Publisher
 from tests.worlds.trace import Trace
 
 GATEWAYS: Final = 3
@@ -29,8 +30,10 @@ KINDS: Final = (
     Kind.STOPPED,
 )
 """Of a gateway's devices."""
-MESSAGES: Final = 44
-"""Of a device: 1,056 altogether."""
+MESSAGES: Final = 42
+"""Of a device: 1,008 altogether."""
+BATCHES: Final = 20
+"""Of the user's own process at a gateway."""
 FAULTS: Final = 24
 FAULTS_S: Final = 100.0
 """Virtual seconds in which devices publish and faults come."""
@@ -75,6 +78,7 @@ class World:
         self.devices = [
             self._device(gateway, f"{gateway.name}-{kind.value}", kind) for gateway in self.gateways for kind in KINDS
         ]
+        self.publishers = [self._publisher(gateway, f"{gateway.name}-{Kind.OWN.value}") for gateway in self.gateways]
         self.faults = Faults(self.loop, self._more_random(), self.trace, self.gateways, self.cloud)
 
     def run(self) -> Outcome:
@@ -95,7 +99,7 @@ class World:
             self.seed,
             self.laws.violations,
             lines,
-            messages=sum(device.published for device in self.devices),
+            messages=sum(each.published for each in (*self.devices, *self.publishers)),
             faults=self.faults.count,
             records=sum(len(gateway.book.records) for gateway in self.gateways),
             steps=self.loop.steps,
@@ -123,6 +127,20 @@ class World:
         elif kind is not Kind.STRANGER:
             self.cloud.registry.add(name, network_id, stopped=kind is Kind.STOPPED)
         return device
+
+    def _publisher(self, gateway: Gateway, name: str) -> Publisher:
+        self.cloud.registry.add(name, PLAIN)
+        process = Process(self.loop, name, lambda: 0.0)
+        return Publisher(
+            process,
+            self._more_random(),
+            name,
+            gateway.listener,
+            gateway.clock,
+            PLAIN,
+            batches=BATCHES,
+            until_s=FAULTS_S * 0.9,
+        )
 
     def _register(self, name: str, network_id: str) -> None:
         self.trace.add("api", "registers", name)
@@ -162,12 +180,12 @@ class World:
 
     def _arrived(self) -> bool:
         return (
-            all(device.done for device in self.devices)
+            all(each.done for each in (*self.devices, *self.publishers))
             and all(gateway.drained for gateway in self.gateways)
             and self.cloud.drained
         )
 
     def _left(self) -> str:
-        devices = [device.name for device in self.devices if not device.done]
+        devices = [each.name for each in (*self.devices, *self.publishers) if not each.done]
         sites = [f"{gateway.name}: {gateway.standing}" for gateway in self.gateways if not gateway.drained]
         return f"devices {devices}; {'; '.join(sites)}; cloud {self.cloud.standing}"
