@@ -11,7 +11,7 @@ from typing import Final
 
 from edge.anchors import Anchors
 from edge.background import Background, restarted
-from edge.listeners.clock import StampClock
+from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Waiter
 from edge.recorder import Recorder
@@ -157,13 +157,13 @@ class Life:
         gateway, rng = self.gateway, self.gateway.random
         self.background = Background()
         self.anchors = Anchors(gateway.anchors, gateway.clock)
-        clock = StampClock(gateway.clock, self.anchors.is_synchronized)
+        clock = GatewayClock(gateway.clock, self.anchors)
         await up.enter_async_context(self.background.needed("clock", self.anchors.run()))
         self.log = await Log.open(
             FOLDER,
             gateway.settings,
             disk=gateway.disk,
-            wall_ms=clock.wall_ms,
+            wall_ms=clock.true_ms,
             new_epoch=lambda: rng.getrandbits(62) + 1,
         )
         up.push_async_callback(self.log.close)
@@ -177,7 +177,7 @@ class Life:
             hello=self._hello,
             source=self.sender,
             downlink=Downlink(),
-            wall_ms=clock.wall_ms,
+            wall_ms=clock.steady_ms,
             random=rng.random,
             dial=gateway.path.dial,
         )

@@ -197,7 +197,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             self._ready.clear()
             self._timers.clear()
             self._buried.clear()
-            gc.collect()
+            gc.collect(0)  # all that is of this world is young
         finally:
             asyncio._set_running_loop(None)
             sys.unraisablehook = silenced

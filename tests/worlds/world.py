@@ -73,8 +73,6 @@ class World:
             for number in range(1, GATEWAYS + 1)
         ]
         self.cloud = Cloud(self.loop, self._more_random(), self.laws, self.trace, self.gateways)
-        self.late: list[tuple[str, str]] = []
-        """Devices that are registered once their messages wait, and their networks."""
         self.devices = [
             self._device(gateway, f"{gateway.name}-{kind.value}", kind) for gateway in self.gateways for kind in KINDS
         ]
@@ -123,7 +121,7 @@ class World:
         )
         device.listener = gateway.listener
         if kind is Kind.LATE:
-            self.late.append((name, network_id))
+            self.loop.outside(FAULTS_S * self.random.random(), self._register, name, network_id)
         elif kind is not Kind.STRANGER:
             self.cloud.registry.add(name, network_id, stopped=kind is Kind.STOPPED)
         return device
@@ -156,10 +154,7 @@ class World:
         if not self.loop.run_until(self._broken, until_s=FAULTS_S):
             self.trace.add("world", "faults stop")
             self.faults.end()
-            settled = self._settles()
-            for name, network_id in self.late:
-                self._register(name, network_id)
-            if settled and self._settles():
+            if self._settles():
                 check_ending(self.laws, self.gateways, self.cloud, self.devices)
             elif not self._broken():
                 self.laws.broken("progress once faults stop", self._left())
