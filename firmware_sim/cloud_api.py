@@ -15,7 +15,10 @@ REQUEST_S: Final = 20.0
 """An answer takes milliseconds; a database that is just starting takes seconds."""
 LINE_BYTES_MAX: Final = 1024 * 1024
 """One row of history: a payload has at most 256 KiB, and JSON may escape some of it."""
-
+PAGE_ITEMS: Final = 1000
+"""As many as the API gives in one answer."""
+ITEMS_MAX: Final = 200_000
+"""Read of one list: more rejects or gaps than anybody looks through."""
 
 _T = TypeVar("_T")
 
@@ -58,6 +61,8 @@ class GatewayTotals(msgspec.Struct, frozen=True):
     pending: int
     evicted: int
     damaged: int
+    tails: int = 0
+    """Ends of the log that could not be read, each of unknown length; part of no equation."""
 
 
 class GatewayLink(msgspec.Struct, frozen=True):
@@ -99,9 +104,10 @@ class GatewayAccounting(msgspec.Struct, frozen=True):
             for name, count in (("evicted", totals.evicted), ("damaged", totals.damaged))
             if count or not brief
         ]
+        tails = f" · {totals.tails:,} tails" if totals.tails else ""
         return (
             f"logged {totals.logged:,} = accepted {totals.accepted:,} + pending {totals.pending:,}{''.join(rare)}"
-            f" · link {self.link.state}"
+            f"{tails} · link {self.link.state}"
         )
 
 
@@ -134,6 +140,17 @@ class CloudApi:
             if error.status == httpx.codes.CONFLICT:
                 return None
             raise
+
+    async def items(self, path: str, params: Mapping[str, str | int]) -> AsyncIterator[dict[str, Any]]:
+        """Of a list, page by page, at most ITEMS_MAX."""
+        asked = {**params, "limit": PAGE_ITEMS}
+        for _ in range(ITEMS_MAX // PAGE_ITEMS):
+            page = await self.get(path, asked)
+            for item in page["items"]:
+                yield item
+            if page["next"] is None:
+                return
+            asked["cursor"] = page["next"]
 
     async def marks(self, project: str, name: str, from_ms: int, to_ms: int) -> AsyncIterator[HistoryMark]:
         """Boot and seq of each row of a device's history in the range; `name`: `network:key:alias` or an id. A device

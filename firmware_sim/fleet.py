@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -64,6 +64,10 @@ class FleetState(msgspec.Struct, frozen=True):
     connects: int
     refused: int
     rebooted: int
+    malformed: int
+    """Of what was made: payloads that nobody can read."""
+    repeated: int
+    """Acknowledged messages that were sent once more."""
     rate: float
     """Acknowledgements a second."""
     puback_p50_ms: float | None
@@ -89,14 +93,31 @@ class Fleet:
         self._quota: list[int | None] = []
         self._measuring = True
         self._last = (0.0, 0)
+        self._around: Surroundings | None = None
+        self.pace = 1.0
+        """Messages a second of each device, as a multiple of the plan's."""
+        self.is_on = asyncio.Event()
+        """Set once there are `devices`."""
+
+    @property
+    def devices(self) -> Sequence[MqttDevice]:
+        """In the plan's order."""
+        return self._devices
+
+    def now(self) -> FleetState:
+        """At this moment, with no rate; once it is on."""
+        assert self._around is not None
+        return self._state(self._around, rate=0.0, total=False)
 
     async def run(self, stop: asyncio.Event, report: Callable[[FleetState], None]) -> FleetState:
         """Until the plan is done or `stop` is set; `report` is called once a second."""
         around = Surroundings(
             asyncio.get_running_loop(), ledger=self._ledger, rng=random.Random(self._plan.seed), wall_ms=self._wall_ms
         )
+        self._around = around
         self._build(around)
         self._start(around)
+        self.is_on.set()
         self._flush(around)
         started_s = around.timers.now()
         self._last = (started_s, 0)
@@ -143,7 +164,7 @@ class Fleet:
     def _measure(self, around: Surroundings, place: int, due_s: float) -> None:
         if not self._measuring:
             return
-        interval_s = 1 / self._plan.rate_each
+        interval_s = 1 / (self._plan.rate_each * self.pace)
         now_s = around.timers.now()
         device = self._devices[place]
         for _ in range(BURST_MAX):
@@ -160,7 +181,7 @@ class Fleet:
     def _schedule_reboot(self, around: Surroundings, device: MqttDevice) -> None:
         def reboot() -> None:
             if self._measuring:
-                device.reboot()
+                device.fail_power()
                 self._schedule_reboot(around, device)
 
         around.timers.after(self._rng.expovariate(self._plan.reboots_per_hour / 3600), reboot)
@@ -219,6 +240,8 @@ class Fleet:
             connects=counts.connects,
             refused=counts.refused,
             rebooted=counts.rebooted,
+            malformed=counts.malformed,
+            repeated=counts.repeated,
             rate=round(rate, 1),
             puback_p50_ms=_rounded(latencies.quantile_ms(0.5)),
             puback_p99_ms=_rounded(latencies.quantile_ms(0.99)),

@@ -4,11 +4,12 @@ A directory holds `devices.json` (each device's number here, its name on its net
 while a fleet runs) and `000001.ledger`, `000002.ledger`, …: entries of 16 bytes, little endian, in order of time.
 
     offset  size  field
-    0       4     kind: 1 sent, 2 acknowledged, 3 dropped, 4 time
+    0       4     kind: 1 sent, 2 acknowledged, 3 dropped, 4 time, 5 malformed, 6 filed under
     4       4     the device's number
     8       4     boot
     12      4     seq
-                  (kind 4: bytes 8 to 15 are the Unix time, ms, of the entries that follow)
+                  (kind 4: bytes 8 to 15 are the Unix time, ms, of the entries that follow; kind 6: a time given by a
+                  device whose clock is wrong, which the cloud may have filed its message under)
 
 Entries are written FLUSH_S after they were made at the latest: what a killed fleet leaves behind is complete but for
 its last tenth of a second. Bytes after the last whole entry of a file are passed over.
@@ -17,21 +18,29 @@ its last tenth of a second. Bytes after the last whole entry of a file are passe
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
+from protocols.times import DEVICE_TIME_AHEAD_MAX_MS, DEVICE_TIME_MIN_MS
 from tidegate.console import UserError
+
+Mark = tuple[int, int, int]
+"""A message: the device's number, boot, seq."""
 
 SENT: Final = 1
 ACKNOWLEDGED: Final = 2
 DROPPED: Final = 3
 _TIME: Final = 4
+MALFORMED: Final = 5
+"""The payload is none that can be read: what is right for it is to be found among the rejects."""
+_FILED: Final = 6
 
 FLUSH_S: Final = 0.1
 """How long an entry may wait in memory: one write for all that many devices did in the meantime."""
@@ -39,11 +48,17 @@ FILE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Two million entries; then the next file."""
 FILES_MAX: Final = 16
 """A fleet that runs for weeks must not fill the disk: the oldest file goes, and `verify` starts at the next one."""
+FILED_SLACK_MS: Final = 1_800_000
+"""Device times that are at most so far from one noted before need no note of their own; `verify` asks for more than
+this on both sides."""
 SEQ_MAX: Final = 20_000_000
 """Above it an entry is taken for damage: a tally is an array by seq, and must not be made to fill the memory."""
 
+_OF_MESSAGES: Final = (SENT, ACKNOWLEDGED, DROPPED, MALFORMED)
 _ENTRY: Final = struct.Struct("<IIII")
 _TIME_ENTRY: Final = struct.Struct("<IIQ")
+_FILED_KNOWN_MAX: Final = 16
+"""Clocks that are wrong in as many ways; beyond it, some times are noted twice."""
 _SENDS_MAX: Final = 255
 """A tally counts sends in one byte: a message sent this often may have been sent more often."""
 
@@ -64,13 +79,14 @@ class LedgerDevice(msgspec.Struct):
 class BootTally:
     """One boot of one device: arrays by seq."""
 
-    __slots__ = ("acknowledged", "dropped", "sends")
+    __slots__ = ("acknowledged", "dropped", "malformed", "sends")
 
     def __init__(self) -> None:
         self.sends = bytearray()
         """PUBLISH packets that carried the message."""
         self.acknowledged = bytearray()
         self.dropped = bytearray()
+        self.malformed = bytearray()
 
     def __len__(self) -> int:
         """The seq after the highest known."""
@@ -82,10 +98,13 @@ class BootTally:
             self.sends += more
             self.acknowledged += more
             self.dropped += more
+            self.malformed += more
         if kind == SENT:
             self.sends[seq] = min(self.sends[seq] + 1, _SENDS_MAX)
         elif kind == ACKNOWLEDGED:
             self.acknowledged[seq] = 1
+        elif kind == MALFORMED:
+            self.malformed[seq] = 1
         else:
             self.dropped[seq] = 1
 
@@ -103,6 +122,7 @@ class Tallies(msgspec.Struct):
     """By (the device's number, boot)."""
     first_ms: int
     last_ms: int
+    """Of the times that messages may be filed under: those of the run, and of devices' clocks that were wrong."""
 
     def of_device(self, number: int) -> dict[int, BootTally]:
         return {boot: tally for (device, boot), tally in self.boots.items() if device == number}
@@ -116,9 +136,10 @@ class LedgerWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._wall_ms = wall_ms
-        self._lock = _lock(directory)
+        self._lock: int | None = _lock(directory)
         self._devices = read_devices(directory)
         self._pending = bytearray()
+        self._filed_ms: list[int] = []
         files = _files(directory)
         self._number = int(files[-1].stem) if files else 0
         self._written = FILE_BYTES_MAX
@@ -146,6 +167,11 @@ class LedgerWriter:
             self._devices[number].boot += 1
         _replace(self.directory / "devices.json", msgspec.json.encode(self._devices))
 
+    def start_over(self) -> None:
+        """Forgets all messages so far, and no boot counter: the proof is to be of what comes."""
+        for old in _files(self.directory):
+            old.unlink()
+
     def boot(self, number: int) -> int:
         return self._devices[number].boot
 
@@ -157,6 +183,19 @@ class LedgerWriter:
 
     def dropped(self, device: int, boot: int, seq: int) -> None:
         self._pending += _ENTRY.pack(DROPPED, device, boot, seq)
+
+    def malformed(self, device: int, boot: int, seq: int) -> None:
+        """To be said before it is sent."""
+        self._pending += _ENTRY.pack(MALFORMED, device, boot, seq)
+
+    def may_be_filed_under(self, time_ms: int) -> None:
+        """By a device whose clock is wrong. Times that no message is ever filed under are not noted."""
+        if not DEVICE_TIME_MIN_MS <= time_ms <= self._wall_ms() + DEVICE_TIME_AHEAD_MAX_MS:
+            return
+        if all(abs(time_ms - known_ms) > FILED_SLACK_MS for known_ms in (*self._filed_ms, self._wall_ms())):
+            # The newest are enough: a clock moves on from where it was.
+            self._filed_ms = [*self._filed_ms[-_FILED_KNOWN_MAX:], time_ms]
+            self._pending += _TIME_ENTRY.pack(_FILED, 0, time_ms)
 
     def flush(self) -> None:
         """Writes what waits; to be called every FLUSH_S."""
@@ -172,11 +211,15 @@ class LedgerWriter:
         self._pending.clear()
 
     def close(self) -> None:
+        """Once more does nothing."""
+        if self._lock is None:
+            return
         self.flush()
         if self._file is not None:
             os.close(self._file)
             self._file = None
         os.close(self._lock)
+        self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -204,18 +247,30 @@ def read_ledger(directory: Path) -> Tallies:
     if not devices or not files:
         raise UserError(f"no ledger in {directory}", "let devices send first: tidegate-sim fleet --ledger DIRECTORY")
     boots: dict[tuple[int, int], BootTally] = {}
-    first_ms = last_ms = 0
-    for path in files:
-        for kind, device, boot, seq in _entries(path):
-            if kind == _TIME:
-                last_ms = seq << 32 | boot
-                first_ms = first_ms or last_ms
-            elif kind <= DROPPED and device < len(devices) and seq <= SEQ_MAX:
-                tally = boots.get((device, boot))
-                if tally is None:
-                    tally = boots[device, boot] = BootTally()
-                tally.add(kind, seq)
-    return Tallies(devices, boots, first_ms, last_ms)
+    times_ms: list[int] = []
+    for kind, device, boot, seq in _all_entries(files):
+        if kind in (_TIME, _FILED):
+            time_ms = seq << 32 | boot
+            times_ms = [min(time_ms, *times_ms), max(time_ms, *times_ms)] if times_ms else [time_ms, time_ms]
+        elif kind in _OF_MESSAGES and device < len(devices) and seq <= SEQ_MAX:
+            tally = boots.get((device, boot))
+            if tally is None:
+                tally = boots[device, boot] = BootTally()
+            tally.add(kind, seq)
+    return Tallies(devices, boots, *(times_ms or (0, 0)))
+
+
+def acknowledged_ms(directory: Path, wanted: Mapping[tuple[int, int], Container[int]]) -> dict[Mark, int]:
+    """When each message of `wanted` (seqs by device's number and boot) was acknowledged, Unix ms, within FLUSH_S; those
+    that never were are left out."""
+    found: dict[Mark, int] = {}
+    now_ms = 0
+    for kind, device, boot, seq in _all_entries(_files(directory)):
+        if kind == _TIME:
+            now_ms = seq << 32 | boot
+        elif kind == ACKNOWLEDGED and seq in wanted.get((device, boot), ()):
+            found[device, boot, seq] = now_ms
+    return found
 
 
 def read_devices(directory: Path) -> list[LedgerDevice]:
@@ -239,6 +294,10 @@ def is_being_written(directory: Path) -> bool:
     except UserError:
         return True
     return False
+
+
+def _all_entries(files: Iterable[Path]) -> Iterator[tuple[int, int, int, int]]:
+    return itertools.chain.from_iterable(map(_entries, files))
 
 
 def _entries(path: Path) -> Iterator[tuple[int, int, int, int]]:

@@ -1,10 +1,15 @@
-"""The proof: waits until the pipeline has come to rest, then compares the ledger with what the public API shows."""
+"""The proof: waits until the pipeline has come to rest, then compares the ledger with what the public API shows.
+
+What is not in a device's history is looked for among the rejects, in the inbox, and in the gaps that gateways told of.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import enum
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +22,10 @@ from firmware_sim.cloud_api import (
     UnreachableError,
     gateway_accounting,
 )
-from firmware_sim.ledger import LedgerDevice, Tallies, is_being_written, read_ledger
-from firmware_sim.verdict import Verdict, add_up, judge
+from firmware_sim.devices.garble import mark_in
+from firmware_sim.gaps import GapItem, accounted_for
+from firmware_sim.ledger import LedgerDevice, Mark, Tallies, acknowledged_ms, is_being_written, read_ledger
+from firmware_sim.verdict import AnyMark, Evidence, Verdict, add_up
 
 LOOK_S: Final = 0.5
 """How often the accounting is asked while something is on its way."""
@@ -52,6 +59,8 @@ class VerifyPlan(msgspec.Struct, frozen=True):
     project: str
     wait_s: float
     """How long to wait for what is still on its way."""
+    beside: tuple[Path, ...] = ()
+    """Ledgers of other fleets that may be sending through the same gateways."""
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -154,6 +163,9 @@ class Proof(msgspec.Struct, frozen=True):
     at_rest: bool
     """Nothing was on its way at the end; while a fleet goes on sending there always is."""
     fleet_running: bool
+    """One whose messages these are, or another on the same gateways."""
+    gaps: tuple[GapItem, ...] = ()
+    """What gateways told that they lost."""
 
     @property
     def holds(self) -> bool:
@@ -175,6 +187,14 @@ class Proof(msgspec.Struct, frozen=True):
         return Outcome.WAITING
 
 
+Identity = tuple[str, str, str]
+"""Network, alias key, alias."""
+
+
+def _identity(device: LedgerDevice) -> Identity:
+    return device.network, device.alias_key, device.name
+
+
 class Verification:
     """Runs a plan once. `clock`: seconds that never go back."""
 
@@ -193,23 +213,34 @@ class Verification:
         self._clock = clock
         self._report = report
         self._end_s = clock() + plan.wait_s
+        self._tallies = Tallies([], {}, 0, 0)
+        self._evidence: dict[int, Evidence] = {}
+        """By the device's number in the ledger."""
+        self._verdicts: dict[int, Verdict] = {}
+        self._times_ms: dict[Mark, int] = {}
+        self._gaps: list[GapItem] = []
+        self._in_gaps: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+        """Seqs by device's number and boot."""
 
     async def run(self) -> Proof:
         """Raises UserError without a ledger, ApiError where the API says no, UnreachableError when the time is up and
         histories could not be read."""
-        running = is_being_written(self._plan.ledger)
-        tallies = read_ledger(self._plan.ledger)
+        plan = self._plan
+        running = any(is_being_written(ledger) for ledger in (plan.ledger, *plan.beside))
+        self._tallies = tallies = read_ledger(plan.ledger)
         pipeline = await self._come_to_rest(running)
-        verdicts, before = await self._compare(tallies, pipeline)
+        before = await self._compare([at for at in range(len(tallies.devices)) if tallies.of_device(at)], pipeline)
         pipeline = await self._look()
+        verdicts = tuple(self._verdicts[number] for number in sorted(self._verdicts))
         return Proof(
             add_up("all", "", verdicts),
-            tuple(verdicts),
+            verdicts,
             pipeline,
             tuple(pipeline.open_equations()),
             max(before.on_its_way, pipeline.on_its_way),
             pipeline.is_empty,
             running,
+            tuple(self._gaps),
         )
 
     async def _come_to_rest(self, running: bool) -> Pipeline:
@@ -221,44 +252,89 @@ class Verification:
             self._tell(pipeline, None)
             await asyncio.sleep(LOOK_S)
 
-    async def _compare(self, tallies: Tallies, pipeline: Pipeline) -> tuple[list[Verdict], Pipeline]:
-        """Each device; those of which something is not there yet again, as long as there is time. And the accounting
-        before the last time."""
-        verdicts: dict[int, Verdict] = {}
-        wanted = [number for number in range(len(tallies.devices)) if tallies.of_device(number)]
+    async def _compare(self, wanted: list[int], pipeline: Pipeline) -> Pipeline:
+        """Each device; those of which something is not there yet again, as long as there is time. Returns the
+        accounting before the last time."""
         while True:
             try:
-                verdicts.update(zip(wanted, await self._judge(tallies, wanted), strict=True))
+                await self._gather(wanted)
+                await self._account_for(self._missing(wanted))
             except UnreachableError:
                 if not self._is_time_left():
                     raise
             else:
-                wanted = [number for number, verdict in verdicts.items() if verdict.missing]
-                if not wanted or not self._is_time_left():
-                    return [verdicts[number] for number in sorted(verdicts)], pipeline
+                for number in wanted:
+                    self._verdicts[number] = self._evidence[number].verdict(self._in_gaps[number])
+                wanted = [number for number, verdict in self._verdicts.items() if verdict.missing or verdict.in_gaps]
+                missing = sum(verdict.missing for verdict in self._verdicts.values())
+                if not missing or not self._is_time_left():
+                    return pipeline
+                self._tell(pipeline, missing)
             await asyncio.sleep(LOOK_S)
             pipeline = await self._look()
-            self._tell(pipeline, sum(verdict.missing for verdict in verdicts.values()))
 
-    async def _judge(self, tallies: Tallies, numbers: Iterable[int]) -> list[Verdict]:
+    async def _gather(self, wanted: Iterable[int]) -> None:
+        """Everything that the API has of these devices' messages."""
         places = asyncio.Semaphore(FETCHES_MAX)
 
-        async def one(number: int) -> Verdict:
-            device = tallies.devices[number]
+        async def one(number: int) -> tuple[int, Evidence]:
+            device = self._tallies.devices[number]
+            evidence = Evidence(device, self._tallies.of_device(number))
             async with places:
-                rows = [(mark.boot, mark.seq) async for mark in self._marks(device, tallies)]
-            return judge(device, tallies.of_device(number), rows)
+                evidence.add_rows([(mark.boot, mark.seq) async for mark in self._marks(device)])
+            return number, evidence
 
         # All to their end, then the first error: a caller's next try must not run beside what is left of this one.
-        found = await asyncio.gather(*(one(number) for number in numbers), return_exceptions=True)
+        found = await asyncio.gather(*(one(number) for number in wanted), return_exceptions=True)
         for result in found:
             if isinstance(result, BaseException):
                 raise result
-        return [result for result in found if isinstance(result, Verdict)]
+        gathered = dict(result for result in found if not isinstance(result, BaseException))
+        if any(evidence.is_to_be_rejected or any(evidence.missing()) for evidence in gathered.values()):
+            rejects, unresolved = await self._rejects(), await self._inbox()
+            for evidence in gathered.values():
+                identity = _identity(evidence.device)
+                evidence.add_rejects(rejects[identity])
+                evidence.add_unresolved(unresolved[identity])
+        self._evidence.update(gathered)
 
-    def _marks(self, device: LedgerDevice, tallies: Tallies) -> Any:
-        name = f"{device.network}:{device.alias_key}:{device.name}"
+    def _missing(self, wanted: Iterable[int]) -> dict[Mark, int]:
+        """What these devices were promised and was not found, and when they were, Unix ms. Others miss nothing."""
+        marks = [(number, boot, seq) for number in wanted for boot, seq in self._evidence[number].missing()]
+        if any(mark not in self._times_ms for mark in marks):
+            seqs: dict[tuple[int, int], set[int]] = defaultdict(set)
+            for number, boot, seq in marks:
+                seqs[number, boot].add(seq)
+            self._times_ms = acknowledged_ms(self._plan.ledger, seqs)
+        return {mark: self._times_ms.get(mark, self._tallies.last_ms) for mark in marks}
+
+    async def _account_for(self, missing: Mapping[Mark, int]) -> None:
+        """By the gaps that are known now."""
+        gaps = [gap async for gap in self._api.items("/gaps", {"project_id": self._plan.project})]
+        self._gaps = msgspec.convert(gaps, list[GapItem])
+        self._in_gaps = defaultdict(lambda: defaultdict(set))
+        for number, boot, seq in accounted_for(missing, self._gaps):
+            self._in_gaps[number][boot].add(seq)
+
+    def _marks(self, device: LedgerDevice) -> Any:
+        name, tallies = ":".join(_identity(device)), self._tallies
         return self._api.marks(self._plan.project, name, tallies.first_ms - MARGIN_MS, tallies.last_ms + MARGIN_MS)
+
+    async def _rejects(self) -> dict[Identity, list[AnyMark]]:
+        """By device, as far as the payloads still say which message they were."""
+        found: dict[Identity, list[AnyMark]] = defaultdict(list)
+        async for item in self._api.items("/rejects", {"project_id": self._plan.project}):
+            mark = mark_in(base64.b64decode(item["payload"]))
+            if mark is not None:
+                found[item["network_id"], item["alias_key"], item["alias"]].append(mark)
+        return found
+
+    async def _inbox(self) -> dict[Identity, list[AnyMark]]:
+        found: dict[Identity, list[AnyMark]] = defaultdict(list)
+        async for item in self._api.items("/inbox", {"project_id": self._plan.project}):
+            data = item["data"]
+            found[item["network_id"], item["alias_key"], item["alias"]].append((data.get("boot"), data.get("seq")))
+        return found
 
     async def _look(self) -> Pipeline:
         try:

@@ -17,7 +17,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -61,15 +61,23 @@ class ConfigError(UserError):
     """The configuration cannot be used; the message names the file or variable, the setting and the limit."""
 
 
-def load(kind: type[T], *, file: Path | None, env_prefix: str, environ: Mapping[str, str] = os.environ) -> T:
+def load(
+    kind: type[T],
+    *,
+    file: Path | None,
+    env_prefix: str,
+    environ: Mapping[str, str] = os.environ,
+    decode: Callable[[type, Any], Any] | None = None,
+) -> T:
     """The configuration of `kind` from `file` (None: defaults only) and variables that begin with `env_prefix`.
+    `decode` makes values of types that neither TOML nor msgspec has, or raises ValueError; a path is known here.
 
     Raises ConfigError for the first thing that is wrong.
     """
     tree = {} if file is None else _read(file)
     set_by = _override(tree, kind, env_prefix.rstrip("_") + "_", environ)
     try:
-        return msgspec.convert(tree, kind, dec_hook=_decode)
+        return msgspec.convert(tree, kind, dec_hook=decode or _decode)
     except msgspec.ValidationError as error:
         what, path = _parts(error)
         source = _variable_of(path, set_by) or _source_of(file, what, path)

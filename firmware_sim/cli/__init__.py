@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from firmware_sim.cli.fleet import fleet
+from firmware_sim.cli.scenario import scenario
 from firmware_sim.cli.send import send
 from firmware_sim.cli.unplug import unplug
 from firmware_sim.cli.verify import verify
@@ -25,7 +26,7 @@ def options(version: Annotated[bool, version_option("tidegate-sim")] = False) ->
     """What holds for all commands."""
 
 
-for command in (fleet, send, unplug, verify):
+for command in (fleet, scenario, send, unplug, verify):
     app.command()(command)
 
 

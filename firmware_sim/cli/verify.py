@@ -13,26 +13,12 @@ import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, duration_s
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
+from firmware_sim.proof_words import accounts, columns_of, conclusion, row_of
 from firmware_sim.run_folder import DemoState, no_demo, read_state
 from firmware_sim.verdict import Verdict, add_up
-from firmware_sim.verify import Outcome, Proof, Verification, VerifyPlan, source_line
+from firmware_sim.verify import Outcome, Proof, Verification, VerifyPlan
 from firmware_sim.verify import Progress as VerifyProgress
 from tidegate.console import Live, UserError, live, print_json, show
-
-COLUMNS: Final = {
-    "network": "network",
-    "name": "device",
-    "made": "made",
-    "sent": "sent",
-    "packets": "packets",
-    "acknowledged": "acknowledged",
-    "stored": "stored",
-    "missing": "missing",
-    "doubled": "doubled",
-    "unacknowledged": "unacknowledged",
-    "unsent": "unsent",
-    "dropped": "dropped",
-}
 
 EXIT_CODES: Final = {Outcome.HOLDS: 0, Outcome.WAITING: 3, Outcome.LOST: 1}
 """2 is wrong usage."""
@@ -55,8 +41,8 @@ def verify(
 ) -> None:
     """Prove that nothing was lost and nothing doubled.
 
-    Exit code 0: every acknowledged message is stored, none twice, and the accounting is closed. 3: not proven yet, what
-    is not stored is on its way. 1: it does not hold.
+    Exit code 0: every acknowledged message is stored, or in a gap that the gateway told of; none twice; and the
+    accounting is closed. 3: not proven yet, what is not stored is on its way. 1: it does not hold.
     """
     found = read_state(run_folder)
     if found is None and api is None:
@@ -76,7 +62,7 @@ def verify(
         fields = {name: getattr(proof, name) for name in proof.__struct_fields__}
         print_json({"verdict": proof.verdict, "holds": proof.holds, **fields})
     else:
-        _print(proof, each)
+        print_proof(proof, each)
     raise typer.Exit(EXIT_CODES[proof.verdict])
 
 
@@ -100,56 +86,15 @@ def _tell(shown: Live, progress: VerifyProgress) -> None:
     shown.show([], progress.line())
 
 
-def _print(proof: Proof, each: bool) -> None:
+def print_proof(proof: Proof, each: bool) -> None:
     rows = list(proof.devices) if each else _by_network(proof.devices)
-    # What may still come is not called missing.
-    columns = COLUMNS if proof.verdict is not Outcome.WAITING else COLUMNS | {"missing": "not there yet"}
-    show([_row(verdict) for verdict in [*rows, proof.total]], columns=columns, as_json=False)
+    columns = columns_of(proof)
+    show([row_of(verdict) for verdict in [*rows, proof.total]], columns=columns, as_json=False)
     typer.echo()
-    for gateway in proof.pipeline.gateways:
-        typer.echo(f"gateway  {gateway.line()}")
-    for source in proof.pipeline.sources:
-        if not source["accepted"] and not source["decoded"]:
-            continue  # nothing ever came that way
-        typer.echo(f"cloud    {source_line(source)}")
-    sign = "…" if proof.verdict is Outcome.WAITING else "✗"
-    for line in faults(proof):
-        typer.echo(f"{sign} {line}")
-    if proof.holds:
-        moving = "; a fleet is still sending, its newest messages are not part of this" if proof.fleet_running else ""
-        typer.echo(f"✓ nothing missing, nothing doubled, accounting closed{moving}")
-
-
-def faults(proof: Proof) -> list[str]:
-    """Why the proof does not hold, in words."""
-    total = proof.total
-    found: list[str] = []
-    if proof.verdict is Outcome.LOST:
-        if total.missing:
-            found.append(f"{total.missing:,} acknowledged messages are not stored")
-        if total.doubled:
-            found.append(f"{total.doubled:,} rows too many are stored")
-        found += [f"  {fault}" for fault in total.faults]
-    elif total.missing and not proof.pipeline.unreachable:
-        return [_waiting(proof)]
-    found += [f"accounting does not close: {equation}" for equation in proof.open_equations]
-    if proof.pipeline.unreachable:
-        found.append(f"no answer: {proof.pipeline.unreachable}")
-    elif not proof.at_rest and not proof.fleet_running:
-        found.append(
-            f"still on its way: pending {proof.pipeline.pending:,}, in pipeline {proof.pipeline.in_pipeline:,}"
-            " (a longer --wait may be all that it takes)"
-        )
-    return found
-
-
-def _waiting(proof: Proof) -> str:
-    """Where what is not stored is, and what to do about it."""
-    count = f"not proven yet: {proof.total.missing:,} acknowledged messages"
-    down = [gateway for gateway in proof.pipeline.gateways if gateway.link.state != "up"]
-    if down and proof.pipeline.pending:
-        return f"{count} wait on the gateway's disk (link {down[0].link.state}); plug in and repeat"
-    return f"{count} are on their way; repeat, or a longer --wait"
+    for whose, text in accounts(proof):
+        typer.echo(f"{whose:<9}{text}")
+    for line in conclusion(proof):
+        typer.echo(line)
 
 
 def _by_network(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
@@ -157,7 +102,3 @@ def _by_network(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
     for verdict in verdicts:
         networks[verdict.network].append(verdict)
     return [add_up(f"{len(parts)} devices", network, parts) for network, parts in sorted(networks.items())]
-
-
-def _row(verdict: Verdict) -> dict[str, object]:
-    return {key: getattr(verdict, key) for key in COLUMNS}

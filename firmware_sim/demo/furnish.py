@@ -30,18 +30,18 @@ async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[
         {"project_id": project, "id": network, "name": "Demo devices", "alias_key": state.alias_key, "codec": codec},
     )
     for name in ("pump", "tank"):
-        await api.create("/blueprints", _blueprint(project, PROFILES[name]))
+        await api.create("/blueprints", blueprint(project, PROFILES[name]))
     if not state.network_password:
         made = await api.post(f"/networks/{network}/credentials?project_id={project}", {"keep_previous": False})
         state.network_password = made["password"]
         keep()
     if state.bench is None:
-        state.bench = await _device(api, state, BENCH, "pump")
+        state.bench = await device(api, state, BENCH, "pump")
         keep()
     known = {device.name for device in state.devices}
     for name, profile in names(devices):
         if name not in known:
-            state.devices.append(await _device(api, state, name, profile))
+            state.devices.append(await device(api, state, name, profile))
             keep()
 
 
@@ -63,7 +63,7 @@ async def gateway_token(api: CloudApi, state: DemoState) -> str:
     return str((await api.post(path, {}))["token"])
 
 
-def _blueprint(project: str, profile: Profile) -> dict[str, Any]:
+def blueprint(project: str, profile: Profile) -> dict[str, Any]:
     attributes = {
         attribute.name: {"type": attribute.kind, **({"unit": attribute.unit} if attribute.unit else {})}
         for attribute in profile.attributes
@@ -76,7 +76,7 @@ def _blueprint(project: str, profile: Profile) -> dict[str, Any]:
     }
 
 
-async def _device(api: CloudApi, state: DemoState, name: str, profile: str) -> RosterDevice:
+async def device(api: CloudApi, state: DemoState, name: str, profile: str) -> RosterDevice:
     """A new one with its credential; or, where a start was cut off after it was made, with a new credential."""
     alias = {"network_id": state.network, "alias_key": state.alias_key, "alias": name}
     body = {

@@ -134,12 +134,12 @@ def how_it_ended(code: int | None) -> str:
 async def end_stale(pids: dict[str, int], mark: str) -> list[str]:
     """Ends what a demo that was killed left behind: those processes of `pids` whose command line holds `mark`. Returns
     their names. The system may have given a number to somebody else's process since."""
-    stale = {name: pid for name, pid in pids.items() if pid != os.getpid() and mark in _command_line(pid)}
+    stale = {name: pid for name, pid in pids.items() if pid != os.getpid() and mark in command_line(pid)}
     for pid in stale.values():
         _signal(pid, signal.SIGTERM)
     loop = asyncio.get_running_loop()
     end_s = loop.time() + STALE_S
-    while any(mark in _command_line(pid) for pid in stale.values()):
+    while any(mark in command_line(pid) for pid in stale.values()):
         if loop.time() > end_s:
             for pid in stale.values():
                 _signal(pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _command_line(pid: int) -> str:
+def command_line(pid: int) -> str:
     """Empty where there is no such process, or one that has ended already."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

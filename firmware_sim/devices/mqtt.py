@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
 
+from firmware_sim.devices.clock import DeviceClock
 from firmware_sim.devices.connection import MqttConnection
+from firmware_sim.devices.garble import garbled
 from firmware_sim.devices.latency import RecentLatencies
 from firmware_sim.devices.outbox import Outbox, Outgoing
 from firmware_sim.devices.packets import encode_connect, encode_publish
@@ -44,6 +47,8 @@ class DeviceSettings(msgspec.Struct, frozen=True):
     """The memory that firmware spares for unsent messages: some 120 kB."""
     window: int = 20
     """Messages in flight; brokers commonly allow 20."""
+    recent_messages: int = 0
+    """Acknowledged ones that are remembered, for a device that is to send some again although it need not."""
     answer_s: float = 20.0
     """How long a CONNACK, PUBACK or PINGRESP may take."""
     wait_min_s: float = 0.2
@@ -54,10 +59,14 @@ class DeviceSettings(msgspec.Struct, frozen=True):
 class Counts:
     """What happened in a fleet so far; `connected` is now."""
 
-    __slots__ = ("acknowledged", "connected", "connects", "dropped", "made", "rebooted", "refused", "resent", "sent")
+    __slots__ = (
+        "acknowledged", "connected", "connects", "dropped", "made", "malformed", "rebooted", "refused", "repeated",
+        "resent", "sent",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.made = self.sent = self.resent = self.acknowledged = self.dropped = 0
+        self.malformed = self.repeated = 0
         self.connected = self.connects = self.refused = self.rebooted = 0
 
 
@@ -105,7 +114,11 @@ class MqttDevice:
         self._settings = settings
         self._around = around
         self._topic = settings.topic.encode()
+        self.clock = DeviceClock(around.wall_ms)
         self._since_s = around.timers.now()
+        self._recent: deque[Outgoing] = deque(maxlen=settings.recent_messages)
+        self._garble_next = 0
+        self._held_until_s = 0.0
         self._boot = 0
         self._seq = 0
         self._is_on = False
@@ -130,19 +143,43 @@ class MqttDevice:
         if self._connection is not None:
             self._connection.close()
 
-    def reboot(self) -> None:
-        """Power fails: memory is lost, unacknowledged messages with it, and the next boot begins."""
+    def fail_power(self, off_s: float = OFF_S) -> None:
+        """Memory is lost, unacknowledged messages with it; after `off_s` the next boot begins."""
         if not self._is_on:
             return
-        around = self._around
-        self._is_on = False
         for message in self.outbox.clear():
             self._drop(message)
-        if self._connection is not None:
-            self._connection.abort("power failed")
-        around.counts.rebooted += 1
-        around.ledger.count_boots([self.number])
-        around.timers.after(OFF_S, self.switch_on)
+        self._recent.clear()
+        self._begin_again("power failed", off_s)
+
+    def restart(self, off_s: float = OFF_S) -> None:
+        """The firmware starts anew, as after an update or by its watchdog; what is unacknowledged was in flash memory
+        and goes on under the boot that it was made in."""
+        if self._is_on:
+            self._begin_again("firmware restarted", off_s)
+
+    def hold(self, seconds: float) -> None:
+        """Sends nothing for so long, and then all of it: a device that saves its radio, or waits for its turn."""
+        until_s = self._around.timers.now() + seconds
+        self._held_until_s = max(self._held_until_s, until_s)
+        self._around.timers.at(until_s, self._send)
+
+    def repeat(self, messages: int) -> int:
+        """Sends the messages acknowledged last again, as far as they are remembered and the buffer has room for them;
+        how many."""
+        again = [message.repeat() for message in self._recent][-messages:] if self._is_on else []
+        for place, message in enumerate(again):
+            if not self.outbox.has_room:
+                again = again[:place]
+                break
+            self.outbox.add(message)
+        self._around.counts.repeated += len(again)
+        self._send()
+        return len(again)
+
+    def garble(self, messages: int) -> None:
+        """Of the next messages so many come out as nothing that can be read."""
+        self._garble_next += messages
 
     def measure(self) -> bool:
         """Reads the sensors once, and sends the message now or when it can; False while it is switched off."""
@@ -151,9 +188,18 @@ class MqttDevice:
         around = self._around
         self._seq += 1
         now_s = around.timers.now()
-        values: dict[str, Value] = {"boot": self._boot, "seq": self._seq, "time": around.wall_ms()}
+        time_ms = self.clock.now_ms()
+        values: dict[str, Value] = {"boot": self._boot, "seq": self._seq, "time": time_ms}
         values.update(sample(self._sensors, now_s - self._since_s))
-        message = Outgoing(self._boot, self._seq, msgspec.json.encode(values), now_s)
+        payload = msgspec.json.encode(values)
+        if not self.clock.is_right:
+            around.ledger.may_be_filed_under(time_ms)
+        if self._garble_next:
+            self._garble_next -= 1
+            payload = garbled(payload, around.rng)
+            around.counts.malformed += 1
+            around.ledger.malformed(self.number, self._boot, self._seq)
+        message = Outgoing(self._boot, self._seq, payload, now_s)
         around.counts.made += 1
         if self._settings.qos == 0:
             self._send_once(message)
@@ -179,9 +225,12 @@ class MqttDevice:
             message = self.outbox.acknowledge(packet_id)
             if message is None:
                 continue  # of a message that was dropped from a full buffer after its first sending
+            if message.is_repeat:
+                continue  # acknowledged before, and counted then
             around.ledger.acknowledged(self.number, message.boot, message.seq)
             around.counts.acknowledged += 1
             around.latencies.add(1000 * (now_s - message.made_s))
+            self._recent.append(message)
         self._send()
 
     def waits_since_s(self) -> float | None:
@@ -236,9 +285,18 @@ class MqttDevice:
             if connection is self._connection:
                 self.went_down(connection, str(error), refused=False)
 
+    def _begin_again(self, reason: str, off_s: float) -> None:
+        self._is_on = False
+        if self._connection is not None:
+            self._connection.abort(reason)
+        self._held_until_s = 0.0
+        self._around.counts.rebooted += 1
+        self._around.ledger.count_boots([self.number])
+        self._around.timers.after(off_s, self.switch_on)
+
     def _send(self) -> None:
         connection = self._connection
-        if connection is None or not connection.is_up:
+        if connection is None or not connection.is_up or self._around.timers.now() < self._held_until_s:
             return
         messages = self.outbox.take()
         if not messages:
@@ -248,7 +306,7 @@ class MqttDevice:
         packets: list[bytes] = []
         for message in messages:
             message.sent_s = now_s
-            again = message.sends > 1
+            again = message.sends > 1 or message.is_repeat
             around.counts.resent += again
             around.ledger.sent(self.number, message.boot, message.seq)
             packets.append(encode_publish(self._topic, message.payload, packet_id=message.packet_id, again=again))
@@ -266,5 +324,7 @@ class MqttDevice:
         connection.write(encode_publish(self._topic, message.payload))
 
     def _drop(self, message: Outgoing) -> None:
+        if message.is_repeat:
+            return  # it was delivered before
         self._around.counts.dropped += 1
         self._around.ledger.dropped(self.number, message.boot, message.seq)

@@ -17,20 +17,26 @@ PACKET_ID_MAX: Final = 65_535
 class Outgoing:
     """One message of a device, until it is acknowledged."""
 
-    __slots__ = ("boot", "made_s", "packet_id", "payload", "sends", "sent_s", "seq")
+    __slots__ = ("boot", "is_repeat", "made_s", "packet_id", "payload", "sends", "sent_s", "seq")
 
-    def __init__(self, boot: int, seq: int, payload: bytes, made_s: float) -> None:
+    def __init__(self, boot: int, seq: int, payload: bytes, made_s: float, *, is_repeat: bool = False) -> None:
         self.boot = boot
         self.seq = seq
         self.payload = payload
         self.made_s = made_s
         """By the loop's clock."""
+        self.is_repeat = is_repeat
+        """It was acknowledged before: firmware that lost count sends it once more."""
         self.sent_s = 0.0
         """The last time, by the same clock."""
         self.packet_id = 0
         """0 while it waits and was never sent."""
         self.sends = 0
         """PUBLISH packets that carried it so far."""
+
+    def repeat(self) -> Outgoing:
+        """The same once more, under a packet id of its own."""
+        return Outgoing(self.boot, self.seq, self.payload, self.made_s, is_repeat=True)
 
 
 class Outbox:

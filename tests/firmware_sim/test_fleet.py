@@ -190,7 +190,7 @@ async def test_a_reboot_forgets_the_buffer_and_counts_on(tmp_path: Path, monkeyp
             device.switch_on()
             assert device.measure()
             await broker.until(lambda: len(broker.published) == 1)
-            device.reboot()
+            device.fail_power()
             assert not device.measure()
             await broker.until(lambda: len(broker.connects) == 2)
             device.measure()

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from firmware_sim import verify
-from firmware_sim.cli.verify import EXIT_CODES, faults
+from firmware_sim.cli.verify import EXIT_CODES
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
 from firmware_sim.ledger import LedgerDevice, LedgerWriter
+from firmware_sim.proof_words import faults
 from firmware_sim.verify import Outcome, Proof, Verification, VerifyPlan, source_line
 from tests.firmware_sim.status import gateway_accounting
 
@@ -42,6 +43,7 @@ class World:
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.lists: dict[str, list[dict[str, Any]]] = {"gaps": [], "rejects": [], "inbox": []}
         self.pending = [0]
         """One for each look; the last one stays."""
         self.logged = 3
@@ -75,11 +77,19 @@ class World:
             return httpx.Response(200, json={"user": "admin", "admin": True})
         if path == "/api/v1/accounting":
             return httpx.Response(200, json={"project_id": "demo", "sources": [self.source]})
+        if (items := self.lists.get(path.removeprefix("/api/v1/"))) is not None:
+            return self.page(items, request.url.params)
         name = path.removeprefix("/api/v1/devices/").removesuffix("/history")
         if name not in self.rows:
             return httpx.Response(404, json={"detail": "there is no such device"})
         assert request.headers["Accept"] == "application/x-ndjson"
         return httpx.Response(200, content=b"".join(msgspec.json.encode(row) + b"\n" for row in self.rows[name]))
+
+    def page(self, items: list[dict[str, Any]], asked: httpx.QueryParams) -> httpx.Response:
+        """Two at a time, whatever is asked for."""
+        start = int(asked.get("cursor", 0))
+        following = str(start + 2) if start + 2 < len(items) else None
+        return httpx.Response(200, json={"count": 2, "items": items[start : start + 2], "next": following})
 
 
 def row(boot: int, seq: int) -> dict[str, Any]:
@@ -132,7 +142,7 @@ async def test_a_missing_message_is_found_and_named(
     proof = await prove(world, ledger, monkeypatch)
     assert not proof.holds
     assert faults(proof) == [
-        "1 acknowledged messages are not stored",
+        "1 acknowledged messages are not stored, and in no gap",
         "  pump-01 boot 41 seq 2: acknowledged, and not stored",
     ]
 
@@ -185,7 +195,7 @@ async def test_what_waits_at_a_gateway_that_is_cut_off_is_not_called_lost(
     world.pending = [1]
     proof = await prove(world, ledger, monkeypatch)
     assert (proof.verdict, EXIT_CODES[proof.verdict]) == (Outcome.LOST, 1)
-    assert faults(proof)[0] == "2 acknowledged messages are not stored"
+    assert faults(proof)[0] == "2 acknowledged messages are not stored, and in no gap"
 
 
 async def test_what_drains_just_after_the_comparison_was_on_its_way(

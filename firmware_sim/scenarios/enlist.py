@@ -1,0 +1,62 @@
+"""The devices of a scenario on the demo: made through the public API once, and kept beside the demo's own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+
+from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError, gateway_accounting
+from firmware_sim.demo.furnish import blueprint, device
+from firmware_sim.devices.roster import RosterDevice, read_roster
+from firmware_sim.run_folder import DemoState, write_private
+from firmware_sim.signals import PROFILES
+from tidegate.console import UserError
+
+KNOWN_S: Final = 10.0
+"""Until the gateway knows new devices; it takes a second while its link is up."""
+LOOK_S: Final = 0.2
+
+
+async def enlist(
+    demo: DemoState, api: CloudApi, client: httpx.AsyncClient, file: Path, count: int, profile: str
+) -> list[RosterDevice]:
+    """`count` devices that nothing else simulates; those that `file` does not list are made, and added to it. Returns
+    once the gateway knows them. Raises UserError."""
+    listed = _listed(file)
+    chosen = [known for known in listed if known.profile == profile][:count]
+    missing = [f"scenario-{profile}-{number:02d}" for number in range(len(chosen) + 1, count + 1)]
+    if not missing:
+        return chosen
+    try:
+        known = (await gateway_accounting(demo.status, client)).registry.devices
+        await api.create("/blueprints", blueprint(demo.project, PROFILES[profile]))
+        for name in missing:
+            made = await device(api, demo, name, profile)
+            listed.append(made)
+            chosen.append(made)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_private(file, msgspec.json.encode(listed))
+        await _until_known(demo, client, known + len(missing))
+    except (ApiError, UnreachableError) as error:
+        raise UserError(f"no devices for the scenario: {error}", "is the demo running? make run") from None
+    return chosen
+
+
+def _listed(file: Path) -> list[RosterDevice]:
+    return read_roster(file) if file.exists() else []
+
+
+async def _until_known(demo: DemoState, client: httpx.AsyncClient, devices: int) -> None:
+    """Or for KNOWN_S: one that only got a new credential is not counted twice, and connects again until it may."""
+    end_s = time.monotonic() + KNOWN_S
+    while (now := await gateway_accounting(demo.status, client)).registry.devices < devices:
+        if time.monotonic() > end_s:
+            if now.link.state == "up":
+                return
+            raise UserError(f"the gateway cannot know the new devices: its link is {now.link.state}", "plug it in")
+        await asyncio.sleep(LOOK_S)
