@@ -20,6 +20,7 @@ from firmware_sim.devices.roster import PORT_MAX, RosterDevice, read_roster
 from firmware_sim.run_folder import DemoState, no_demo, read_state, running_state
 from firmware_sim.scenarios.enlist import enlist
 from firmware_sim.scenarios.events import LinkEvent, PartEvent
+from firmware_sim.scenarios.recording import Sample
 from firmware_sim.scenarios.report import page
 from firmware_sim.scenarios.runner import Run, Runner, RunPlan, Scene
 from firmware_sim.scenarios.site import NO_PROCESSES, NO_PROXY
@@ -193,20 +194,20 @@ def _tell(shown: Live | None, scene: Scene) -> None:
 
 def scene_line(scene: Scene, width: int) -> str:
     """What happens now and what comes next, in `width` columns."""
-    figures = ""
-    if (sample := scene.sample) is not None:
-        pending = "gateway does not answer" if sample.pending is None else f"pending {sample.pending:,}"
-        figures = (
-            f"acknowledged {sample.acknowledged:,} of {sample.made:,} · {pending} · link {sample.link or 'unknown'}"
-        )
     if scene.verifying is not None:
         return fitting(width, f"the ledger · {scene.verifying.line()}")
     clock = f"{_clock(scene.passed_s)} of {_clock(scene.timeline_s)}"
+    figures = "" if scene.sample is None else f" · {_figures(scene.sample)}"
     if scene.passed_s > scene.timeline_s:
-        return fitting(width, f"{clock} · the devices' last acknowledgements · {figures}", f"{clock} · {figures}")
-    now = scene.now or "all well"
+        return fitting(width, f"{clock} · the devices' last acknowledgements{figures}", f"{clock}{figures}")
+    now = f"{clock} · {scene.now or 'all well'}"
     following = f" · {scene.next}" if scene.next else ""
-    return fitting(width, f"{clock} · {now}{following} · {figures}", f"{clock} · {now}{following}", f"{clock} · {now}")
+    return fitting(width, f"{now}{following}{figures}", f"{now}{following}", now)
+
+
+def _figures(sample: Sample) -> str:
+    pending = "gateway does not answer" if sample.pending is None else f"pending {sample.pending:,}"
+    return f"acknowledged {sample.acknowledged:,} of {sample.made:,} · {pending} · link {sample.link or 'unknown'}"
 
 
 def _clock(seconds: float) -> str:

@@ -12,10 +12,15 @@ import msgspec
 
 @dataclass
 class Published:
-    payload: dict[str, Any]
+    raw: bytes
     packet_id: int
     again: bool
     user: str
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.json.decode(self.raw)
+        return found
 
     @property
     def mark(self) -> tuple[str, int, int]:
@@ -101,7 +106,7 @@ class Broker:
         if first & 0x06:
             packet_id, rest = int.from_bytes(rest[:2], "big"), rest[2:]
             assert packet_id
-        self.published.append(Published(msgspec.json.decode(rest), packet_id, bool(first & 0x08), user))
+        self.published.append(Published(rest, packet_id, bool(first & 0x08), user))
         if self.answers and packet_id:
             writer.write(b"\x40\x02" + packet_id.to_bytes(2, "big"))
 

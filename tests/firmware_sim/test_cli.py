@@ -158,7 +158,9 @@ def test_without_a_demo_it_is_said_how_to_start_one(tmp_path) -> None:  # type: 
         read_state(tmp_path)
 
 
-@pytest.mark.parametrize("words", [["send", "bench-01", "t=1"], ["unplug"], ["verify"], ["fleet"]])
+@pytest.mark.parametrize(
+    "words", [["send", "bench-01", "t=1"], ["unplug"], ["verify"], ["fleet"], ["scenario", "power-cut"]]
+)
 def test_outside_of_a_clone_each_command_says_that_there_is_no_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
@@ -170,11 +172,27 @@ def test_outside_of_a_clone_each_command_says_that_there_is_no_demo(
     assert "--run DIR" in error.remedy
 
 
-@pytest.mark.parametrize("command", ["fleet", "send", "unplug", "verify"])
+@pytest.mark.parametrize("command", ["fleet", "scenario", "send", "unplug", "verify"])
 def test_each_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_the_named_scenarios_are_listed() -> None:
+    result = CliRunner().invoke(app, ["scenario", "--list"])
+    assert result.exit_code == 0
+    for name in ("flaky-cellular", "night-outage", "power-cut", "bad-clock"):
+        assert name in result.output
+
+
+def test_a_scenario_that_is_wrong_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text(
+        'title = "One"\nduration = "1h"\n[[event]]\nwhat = "cut"\nat = "2h"\nfor = "1s"\n'
+    )
+    error = CliRunner().invoke(app, ["scenario", str(tmp_path / "one.toml")]).exception
+    assert isinstance(error, UserError)
+    assert "one.toml, line 5: event[0].at: it ends at 7201 s" in error.message
 
 
 def test_the_version_is_the_distributions() -> None:

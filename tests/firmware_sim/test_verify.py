@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from firmware_sim import verify
 from firmware_sim.cli.verify import EXIT_CODES
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
 from firmware_sim.ledger import LedgerDevice, LedgerWriter
-from firmware_sim.proof_words import faults
+from firmware_sim.proof_words import accounts, columns_of, conclusion, faults
 from firmware_sim.verify import Outcome, Proof, Verification, VerifyPlan, source_line
 from tests.firmware_sim.status import gateway_accounting
 
@@ -113,13 +114,15 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def prove(world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch, looks: int = 5) -> Proof:
+async def prove(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch, looks: int = 5, beside: tuple[Path, ...] = ()
+) -> Proof:
     """With a clock that lets it look so many times."""
     monkeypatch.setattr(verify, "LOOK_S", 0)
     ticks = itertools.count()
     async with httpx.AsyncClient(transport=httpx.MockTransport(world.answer)) as client:
         api = CloudApi("http://cloud", client, user="admin", password="x")
-        plan = VerifyPlan(ledger, (GATEWAY,), "demo", float(looks))
+        plan = VerifyPlan(ledger, (GATEWAY,), "demo", float(looks), beside)
         return await Verification(
             plan, api, client, clock=lambda: float(next(ticks)), report=lambda progress: None
         ).run()
@@ -214,6 +217,123 @@ async def test_what_is_in_the_clouds_pipeline_is_not_called_lost(
     del world.rows["demo:serial:pump-01"][2:]
     world.source |= {"stored": 2, "in_pipeline": 1}
     assert (await prove(world, ledger, monkeypatch)).verdict is Outcome.WAITING
+
+
+def gap(records: int, oldest_ms: int, newest_ms: int) -> dict[str, Any]:
+    return {
+        "seq": 1, "gateway_id": "quay-1", "kind": "evicted", "epoch": "5f1c8a526f5e4c8b", "first_seq": 10,
+        "end_seq": 10 + records, "records": records, "oldest_time": oldest_ms, "newest_time": newest_ms,
+        "noticed_time": newest_ms, "size_bytes": 0,
+    }  # fmt: skip
+
+
+async def test_what_a_gap_accounts_for_is_lost_and_not_missing(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][1]
+    world.lists["gaps"] = [gap(1, NOW_MS, NOW_MS)]
+    proof = await prove(world, ledger, monkeypatch)
+    assert proof.holds
+    assert (proof.total.stored, proof.total.in_gaps, proof.total.missing) == (2, 1, 0)
+    assert ("gaps", "quay-1: evicted 1 in 1 gaps") in accounts(proof)
+    assert conclusion(proof) == [
+        "✓ nothing missing, nothing doubled, accounting closed; 1 lost, and accounted for by gaps"
+    ]
+
+
+async def test_a_loss_beyond_what_the_gaps_claim_stays_lost(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.rows["demo:serial:pump-01"].clear()
+    hour_ms = 3_600_000
+    world.lists["gaps"] = [gap(1, NOW_MS, NOW_MS), *(gap(10, NOW_MS - hour_ms, NOW_MS - hour_ms) for _ in range(4))]
+    proof = await prove(world, ledger, monkeypatch)
+    assert proof.verdict is Outcome.LOST
+    assert (proof.total.in_gaps, proof.total.missing) == (1, 2)
+    assert faults(proof)[0] == "2 acknowledged messages are not stored, and in no gap"
+
+
+async def test_a_gap_that_is_told_later_is_waited_for(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][2]
+    looks = itertools.count(1)
+    world.on_look = lambda: world.lists["gaps"].append(gap(1, NOW_MS, NOW_MS)) if next(looks) == 3 else None
+    assert (await prove(world, ledger, monkeypatch, looks=20)).holds
+
+
+async def test_messages_among_the_rejects_and_in_the_inbox_are_not_missing(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][1:]
+    mine = {"network_id": "demo", "alias_key": "serial", "alias": "pump-01"}
+    payload = base64.b64encode(b'{"boot":41,"seq":2,"temperature":nan}').decode()
+    world.lists["rejects"] = [
+        *({**mine, "payload": base64.b64encode(text).decode()} for text in (b"", b"\xff", b'{"seq":3}')),
+        {**mine, "payload": payload},
+    ]
+    world.lists["inbox"] = [{**mine, "data": {"temperature": 1}}, {**mine, "data": {"boot": 41, "seq": 3}}]
+    proof = await prove(world, ledger, monkeypatch)
+    assert proof.holds
+    assert (proof.total.stored, proof.total.rejected, proof.total.unresolved) == (1, 1, 1)
+    columns = columns_of(proof)
+    assert (columns["rejected"], columns["unresolved"]) == ("rejected", "unresolved")
+    assert "malformed" not in columns
+
+
+async def test_another_devices_rejects_prove_nothing(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][1]
+    payload = base64.b64encode(b'{"boot":41,"seq":2,"temperature":nan}').decode()
+    world.lists["rejects"] = [{"network_id": "demo", "alias_key": "serial", "alias": "pump-02", "payload": payload}]
+    assert (await prove(world, ledger, monkeypatch)).total.missing == 1
+
+
+async def test_a_malformed_message_must_be_among_the_rejects_once_a_packet(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LedgerWriter(tmp_path / "book", wall_ms=lambda: NOW_MS) as book:
+        book.count_boots(book.enroll([LedgerDevice("pump-01", "demo", "serial", True, 40)]))
+        book.malformed(0, 41, 1)
+        book.sent(0, 41, 1)
+        book.acknowledged(0, 41, 1)
+    world.rows.clear()
+    proof = await prove(world, tmp_path / "book", monkeypatch)
+    assert proof.total.faults == ("pump-01 boot 41 seq 1: acknowledged, and not among the rejects",)
+    payload = base64.b64encode(b'{"boot":41,"seq":1,"temper').decode()
+    one = {"network_id": "demo", "alias_key": "serial", "alias": "pump-01", "payload": payload}
+    world.lists["rejects"] = [one]
+    proof = await prove(world, tmp_path / "book", monkeypatch)
+    assert proof.holds
+    assert (proof.total.malformed, proof.total.rejected) == (1, 1)
+    world.lists["rejects"] = [one, one]
+    assert (await prove(world, tmp_path / "book", monkeypatch)).total.doubled == 1
+
+
+async def test_other_fleets_on_the_gateway_may_go_on_sending(
+    world: World, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pending = [1]
+    other = tmp_path / "other"
+    with LedgerWriter(other, wall_ms=lambda: NOW_MS):
+        assert (await prove(world, ledger, monkeypatch, beside=(other,))).holds
+    assert not (await prove(world, ledger, monkeypatch, beside=(other,))).holds
+
+
+async def test_messages_of_wrong_clocks_are_looked_for_where_they_were_filed(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_ms = 86_400_000
+    with LedgerWriter(ledger, wall_ms=lambda: NOW_MS) as book:
+        for time_ms in (NOW_MS - 2 * days_ms, NOW_MS - 2 * days_ms + 1, 5_000, NOW_MS + days_ms):
+            book.may_be_filed_under(time_ms)
+        book.sent(0, 41, 3)
+    await prove(world, ledger, monkeypatch)
+    history = next(url for url in world.asked if url.path.endswith("/history"))
+    assert int(history.params["from"]) < NOW_MS - 2 * days_ms
+    assert int(history.params["from"]) > NOW_MS - 3 * days_ms
+    assert int(history.params["to"]) < NOW_MS + days_ms
 
 
 def test_both_equations_of_a_source_can_be_read(world: World) -> None:
