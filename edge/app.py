@@ -17,6 +17,7 @@ from typing import Final
 
 from edge.anchors import Anchors, FolderFile
 from edge.background import Background, restarted
+from edge.books import GatewayBooks
 from edge.config import EdgeConfig, MqttConfig
 from edge.credentials import Credentials
 from edge.data_folder import DataFolder, Running
@@ -31,14 +32,14 @@ from edge.replica import Replica
 from edge.resolver import TOPIC as RESOLVED
 from edge.resolver import LocalResolver
 from edge.sender import Sender
-from edge.status.accounting import Parts
+from edge.status.accounting import Parts, refused_records
 from edge.status.server import StatusServer
 from edge.status.view import GatewayView, MessageView
 from sync.bus.contract import BusError, TopicSpec
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
 from sync.link.dial import WebSocketDial
-from sync.link.frames import Hello
+from sync.link.frames import FEATURE_BOOKS, Hello
 from sync.link.limits import Deadlines
 from sync.link.regroup import FEATURE as REGROUP
 from sync.log.log import Log, LogBusyError, LogSettings, RealDisk
@@ -122,7 +123,16 @@ def _parts(
     downlink = GatewayDownlink(replica, listeners, true_ms=clock.true_ms)
     monotonic_s = asyncio.get_running_loop().time
     sender = Sender(log, log.accept, monotonic_s=monotonic_s)
-    link = _link(config, identity, clock, replica, log, sender, downlink)
+    recorder = Recorder(hub.connect(), log)
+    books = GatewayBooks(
+        log,
+        anchors,
+        listeners,
+        refused=lambda: refused_records(recorder, collector),
+        wall_ms=clock.wall_ms,
+        look_again=sender.look_again,
+    )
+    link = _link(config, identity, clock, replica, log, sender, downlink, books)
     downlink.report_by(link.report)
     return Parts(
         enrolment=identity.enrolment,
@@ -133,7 +143,7 @@ def _parts(
         replica=replica,
         log=log,
         hub=hub,
-        recorder=Recorder(hub.connect(), log),
+        recorder=recorder,
         collector=collector,
         listeners=listeners,
         resolver=LocalResolver(
@@ -208,13 +218,20 @@ def _link(
     log: Log,
     sender: Sender,
     downlink: GatewayDownlink,
+    books: GatewayBooks,
 ) -> LinkClient:
     url = _link_url(config, identity)
     software = f"tidegate-edge {importlib.metadata.version(DISTRIBUTION)}"
 
     def hello() -> Hello:
         return Hello(
-            software, log.epoch, clock.boot, clock.boot_ms(), clock.wall_ms(), replica.registry.revision, (REGROUP,)
+            software,
+            log.epoch,
+            clock.boot,
+            clock.boot_ms(),
+            clock.wall_ms(),
+            replica.registry.revision,
+            (REGROUP, FEATURE_BOOKS),
         )
 
     try:
@@ -224,6 +241,7 @@ def _link(
             hello=hello,
             source=sender,
             downlink=downlink,
+            books=books,
             wall_ms=clock.steady_ms,
             random=random.random,
             dial=WebSocketDial(
@@ -234,6 +252,7 @@ def _link(
                 deadlines=Deadlines(),
             ),
             window_bytes_max=config.link.window_bytes,
+            bytes_per_s_max=config.link.bytes_per_s_max,
         )
     except OSError as error:
         raise UserError(

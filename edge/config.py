@@ -16,6 +16,9 @@ ENV_PREFIX: Final = "TIDEGATE_EDGE_"
 LOG_BYTES_MIN: Final = STATE_BYTES + SEGMENTS_MIN * SEGMENT_BYTES_MIN
 """Four of the smallest segments: one being written, one prepared, and two that wait."""
 
+BYTES_PER_S_MIN: Final = 1_000
+"""A link that is limited to less answers no probe in time once a block of a busy second is on its way."""
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -58,8 +61,14 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ge=64 * 1024, le=64 * 1024 * 1024, description="Most bytes in flight, however much credit the cloud gives."
         ),
     ] = 4 * 1024 * 1024
+    bytes_per_s_max: Annotated[
+        int,
+        Meta(ge=0, description="Most bytes that are sent to the cloud in a second, new and old together; 0: no limit."),
+    ] = 0
 
     def __post_init__(self) -> None:
+        if 0 < self.bytes_per_s_max < BYTES_PER_S_MIN:
+            raise ValueError(f"bytes_per_s_max {self.bytes_per_s_max}: below {BYTES_PER_S_MIN} nothing gets through")
         if self.url and urlsplit(self.url).scheme not in ("ws", "wss"):
             raise ValueError("url must begin with ws:// or wss://")
 

@@ -11,6 +11,7 @@ from edge.cli.enroll import enroll
 from edge.cli.run import run
 from edge.cli.status import status
 from edge.cli.tail import tail
+from edge.cli.where import where
 from tidegate.console import run_app, version_option
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ def options(version: Annotated[bool, version_option("tidegate-edge")] = False) -
     """The gateway of Tidegate."""
 
 
-for command in (enroll, run, status, tail):
+for command in (enroll, run, status, tail, where):
     app.command()(command)
 app.add_typer(config.app, name="config")
 app.add_typer(log.app, name="log")

@@ -37,6 +37,8 @@ class RunningGateway:
     def get(self, path: str, kind: type[T]) -> T:
         try:
             response = self._client.get(path)
+            if response.status_code == 400:
+                raise UserError(response.json()["detail"])
             response.raise_for_status()
             return msgspec.json.decode(response.content, type=kind)
         except (httpx.HTTPError, msgspec.MsgspecError) as error:

@@ -105,7 +105,9 @@ def link_line(seen: Accounting) -> str:
     since = duration(seen.now_ms - link.since_ms)
     if link.state == "up":
         trip = "" if link.round_trip_ms is None else f", {link.round_trip_ms:.0f} ms there and back"
-        return f"up for {since}{trip}"
+        limit = f", at most {size(link.bytes_per_s_max)} a second" if link.bytes_per_s_max else ""
+        paused = ", the cloud has backfill wait" if link.backfill_credit_bytes == 0 else ""
+        return f"up for {since}{trip}{limit}{paused}"
     again = max(0, link.retry_at_ms - seen.now_ms)
     retry = f"; next attempt in {duration(again)}" if link.retry_at_ms else ""
     return f"{link.state} for {since}: {link.reason or link.url}{retry}"

@@ -77,11 +77,25 @@ class LinkFigures(msgspec.Struct, frozen=True):
     round_trip_ms: float | None
     cloud_ahead_ms: int
     in_flight_bytes: int
+    """Of both lanes."""
+    backfill_in_flight_bytes: int
     window_bytes: int
     credit_bytes: int
+    backfill_credit_bytes: int | None
+    """What backfill may have of the credit: 0 is a pause; None: all of it."""
+    bytes_per_s_max: int
+    """The limit that is set; 0: none."""
+    keeps_books: bool
+    """The cloud takes anchors, gaps and standing."""
+    gaps_told: int
+    """Kept by the cloud since the start, each as often as it was told."""
     wire_bytes_sent: int
     records_sent: int
+    backfill_records_sent: int
+    """Of them, as backfill."""
     records_resent: int
+    live_left: int
+    """Times that the link did not keep up with what was new, which then became backfill."""
     blocks_refused: int
     accepted_per_s: float
     """Records, lately."""
@@ -213,7 +227,7 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
         ),
         link=_link(parts, log.pending),
         clock=_clock(parts),
-        refused=refused_records(parts),
+        refused=refused_records(parts.recorder, parts.collector),
         turned_away=counts([listener.refusals for listener in parts.listeners]),
         listeners=[_listener(listener, parts.replica) for listener in parts.listeners],
         resolver=_resolver(parts.resolver),
@@ -234,11 +248,11 @@ def oldest_pending_ms(parts: Parts, stamped_ms: int | None) -> int | None:
     return min(stamped_ms, now_ms)
 
 
-def refused_records(parts: Parts) -> dict[str, int]:
+def refused_records(recorder: Recorder, collector: Collector) -> dict[str, int]:
     """The recorder counts what it refuses to anybody, the collector what it got no answer for, and what the recorder
     refused to it a second time."""
-    refused = dict(parts.recorder.counts.refused)
-    for code, count in parts.collector.counters.refused.items():
+    refused = dict(recorder.counts.refused)
+    for code, count in collector.counters.refused.items():
         refused[code] = max(refused.get(code, 0), count)
     return refused
 
@@ -256,11 +270,18 @@ def _link(parts: Parts, pending: int) -> LinkFigures:
         round_trip_ms=status.round_trip_ms,
         cloud_ahead_ms=clock.steady_ms() + status.cloud_ahead_ms - clock.wall_ms() if status.connections else 0,
         in_flight_bytes=status.in_flight_bytes,
+        backfill_in_flight_bytes=status.backfill_in_flight_bytes,
         window_bytes=status.window_bytes,
         credit_bytes=status.credit_bytes,
+        backfill_credit_bytes=status.backfill_credit_bytes,
+        bytes_per_s_max=status.bytes_per_s_max,
+        keeps_books=status.keeps_books,
+        gaps_told=status.gaps_told,
         wire_bytes_sent=status.wire_bytes_sent,
         records_sent=sent.records_sent,
+        backfill_records_sent=sent.backfill_records_sent,
         records_resent=sent.records_resent,
+        live_left=sent.live_left,
         blocks_refused=status.blocks_refused,
         accepted_per_s=round(sent.accepted_per_s, 1),
         drain_s=parts.sender.drain_s(pending),

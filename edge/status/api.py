@@ -4,6 +4,7 @@
 /healthz     the process answers               /rates        each of the last seconds
 /readyz      devices can be served, or 503     /latest       the devices' latest values
 /metrics     for Prometheus                    /rejects      what was turned away, with its bytes
+/where?id=…  where a record is
 /tail?device=…&rejected=1    messages as they come, as server-sent events
 """
 
@@ -15,9 +16,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from edge.status.accounting import refused_records
 from edge.status.http import HTML, TEXT, Answer, Request, Stream, as_json, problem
 from edge.status.tail import CLIENTS_MAX, Tail, TailClient, TailFilter
 from edge.status.view import GatewayView
+from edge.status.where import UnreadableIdError, where
+from sync.resolve import Resolver
 
 PAGE: Final = Path(__file__).with_name("page.html")
 KEEP_ALIVE_S: Final = 15.0
@@ -44,16 +48,20 @@ class StatusApi:
             "/rejects": lambda: as_json(view.rejections()),
         }
 
-    def answer(self, request: Request) -> Answer | Stream:
+    async def answer(self, request: Request) -> Answer | Stream:
         if self._loopback_only and not _is_local(request.host):
             return problem(403, "host", "ask for 127.0.0.1 or localhost: this is for this machine alone")
         if request.method not in ("GET", "HEAD"):
             return problem(405, "method", "the status API answers GET alone")
         if request.path == "/tail" and request.method == "GET":
             return self._tail(request)
+        if request.path == "/where":
+            return await self._where(request)
         answer = self._answers.get(request.path)
         if answer is None:
-            return problem(404, "not_found", f"no such path; there are {', '.join([*self._answers, '/tail'])}")
+            return problem(
+                404, "not_found", f"no such path; there are {', '.join([*self._answers, '/where', '/tail'])}"
+            )
         return answer()
 
     def _ready(self) -> Answer:
@@ -72,6 +80,19 @@ class StatusApi:
             metrics = Metrics(self._view)
             self._metrics = lambda: Answer(metrics.text(), CONTENT_TYPE)
         return self._metrics()
+
+    async def _where(self, request: Request) -> Answer:
+        parts = self._view.parts
+        try:
+            found = await where(
+                request.query.get("id", ""),
+                parts.log,
+                resolver=lambda: Resolver(parts.replica.registry, parts.anchors.by_boot),
+                refused=lambda: refused_records(parts.recorder, parts.collector),
+            )
+            return as_json(found)
+        except UnreadableIdError as error:
+            return problem(400, "id", str(error))
 
     def _tail(self, request: Request) -> Answer | Stream:
         wanted = TailFilter(request.query.get("device", ""), request.query.get("rejected", "") in ("1", "true"))

@@ -46,7 +46,16 @@ class Metrics:
         yield _counter("link_connections", "Times that the link came up", link.connections)
         yield _counter("link_wire_bytes", "Bytes sent to the cloud", link.wire_bytes_sent)
         yield _counter("link_records_sent", "Records sent, each as often as it was", link.records_sent)
-        yield _gauge("link_in_flight_bytes", "Sent, without an answer yet", link.in_flight_bytes)
+        yield _counter("link_backfill_records_sent", "Of them, as backfill", link.backfill_records_sent)
+        yield _counter("link_live_left", "Times that the link did not keep up with what was new", link.live_left)
+        yield _counter("link_gaps_told", "Losses that the cloud was told of", link.gaps_told)
+        in_flight = GaugeMetricFamily(f"{_PREFIX}_link_in_flight_bytes", "Without an answer yet", labels=["lane"])
+        in_flight.add_metric(["live"], link.in_flight_bytes - link.backfill_in_flight_bytes)
+        in_flight.add_metric(["backfill"], link.backfill_in_flight_bytes)
+        yield in_flight
+        yield _gauge("link_credit_bytes", "What the cloud allows in flight", link.credit_bytes)
+        backfill = link.credit_bytes if link.backfill_credit_bytes is None else link.backfill_credit_bytes
+        yield _gauge("link_backfill_credit_bytes", "Of it, what backfill may have", backfill)
         if link.round_trip_ms is not None:
             yield _gauge("link_round_trip_seconds", "To the cloud and back", link.round_trip_ms / 1000)
         yield _counter("resolver_records", "Records decoded and resolved here", resolver.records)

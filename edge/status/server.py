@@ -121,7 +121,7 @@ class _Client:
             if request is None:
                 return
             self.is_idle = False
-            answer = self._api.answer(request)
+            answer = await self._api.answer(request)
             if isinstance(answer, Answer):
                 await self._send(answer, request.method)
             else:

@@ -55,7 +55,7 @@ class GatewayView:
                 logged=log.logged,
                 accepted=log.accepted,
                 pending=log.pending,
-                refused=sum(refused_records(self.parts).values()),
+                refused=sum(refused_records(self.parts.recorder, self.parts.collector).values()),
                 oldest_pending_ms=oldest_pending_ms(self.parts, log.oldest_pending_ms),
             )
             await asyncio.sleep(SAMPLE_S)

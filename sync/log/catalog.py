@@ -179,6 +179,15 @@ class Catalog:
         """Epoch, first number, the number after the last: of what is accepted, as far as its ranges are known."""
         return [(epoch.epoch, *part) for epoch in self.epochs.values() for part in epoch.accepted]
 
+    def pending(self) -> list[tuple[int, int, int]]:
+        """Epoch, first number, the number after the last: of what is not settled, the oldest epoch first."""
+        return [
+            (epoch.epoch, *part) for epoch in self.epochs.values() for part in epoch.settled.missing(0, epoch.end_seq)
+        ]
+
+    def in_flight(self) -> list[tuple[int, int, int]]:
+        return [(epoch.epoch, *part) for epoch in self.epochs.values() for part in epoch.in_flight]
+
     def where(self, epoch_id: int, seq: int) -> str:
         """`logged` (pending), `in flight`, `accepted`, `evicted`, `damaged`, or `unknown`: no such record, or one of
         long ago."""

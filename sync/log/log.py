@@ -249,6 +249,15 @@ class Log:
         """Epoch, first number, the number after the last: of what is accepted, in epochs that the log knows yet."""
         return self._catalog.holdings()
 
+    def pending(self) -> list[tuple[int, int, int]]:
+        """Epoch, first number, the number after the last: of what is not settled, in flight or not; oldest epoch
+        first."""
+        return self._catalog.pending()
+
+    def in_flight(self) -> list[tuple[int, int, int]]:
+        """The same of what `sending` was called for, and has no answer."""
+        return self._catalog.in_flight()
+
     def resend(self, epoch: int, first_seq: int, end_seq: int) -> None:
         """The cloud has lost the records [first_seq, end_seq) of this epoch: those that were accepted are pending again
         if they are still on the disk, else damaged."""

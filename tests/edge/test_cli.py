@@ -43,7 +43,9 @@ def accounting(**changes: Any) -> Accounting:
             "state": "up", "since_ms": NOW_MS - 61_000, "reason": "", "url": "wss://cloud/link/v1", "retry_at_ms": 0,
             "failures": 0, "connections": 1, "round_trip_ms": 21.4, "cloud_ahead_ms": 0, "in_flight_bytes": 0,
             "window_bytes": 1, "credit_bytes": 1, "wire_bytes_sent": 1, "records_sent": 1, "records_resent": 0,
-            "blocks_refused": 0, "accepted_per_s": 5000.0, "drain_s": 42.0,
+            "blocks_refused": 0, "accepted_per_s": 5000.0, "drain_s": 42.0, "backfill_in_flight_bytes": 0,
+            "backfill_credit_bytes": None, "bytes_per_s_max": 0, "keeps_books": True, "gaps_told": 0,
+            "backfill_records_sent": 0, "live_left": 0,
         },
         "clock": {
             "state": "synchronized", "wall_ms": NOW_MS, "error_ms": 20, "is_disputed": False,
@@ -133,6 +135,12 @@ def test_a_backlog_that_cannot_drain_says_why() -> None:
     assert backlog_line(held) == "20 wait, the oldest for 1 min 30 s; held until the link is up"
     assert backlog_line(accounting(log__backlog_peak=1000, link__drain_s=None)).endswith("nothing moves")
     assert backlog_line(accounting()) == "none; 20 on their way"
+
+
+def test_a_link_that_is_held_back_says_by_what() -> None:
+    assert link_line(accounting()) == "up for 1 min 1 s, 21 ms there and back"
+    seen = accounting(link__bytes_per_s_max=8_000, link__backfill_credit_bytes=0)
+    assert link_line(seen).endswith(", at most 8.0 kB a second, the cloud has backfill wait")
 
 
 def test_a_link_that_is_down_says_why_and_when_it_tries_again() -> None:
