@@ -13,7 +13,7 @@ import typer
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, RunFolder, duration_s
 from firmware_sim.cloud_api import GatewayAccounting, UnreachableError, gateway_accounting
 from firmware_sim.faults.control import ControlError, command
-from firmware_sim.faults.proxy import Direction, Fault, Kind, ProxyState
+from firmware_sim.faults.fault import Direction, Fault, Kind, ProxyState
 from firmware_sim.run_folder import DemoState, running_state
 from firmware_sim.status_line import fitting, line_width
 from tidegate.console import Live, UserError, live

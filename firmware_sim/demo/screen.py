@@ -12,7 +12,7 @@ import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER
 from firmware_sim.cloud_api import GatewayAccounting
-from firmware_sim.faults.proxy import Kind, ProxyState
+from firmware_sim.faults.fault import Kind, ProxyState
 from firmware_sim.run_folder import DemoState
 from firmware_sim.status_line import UNBOUNDED, fitting
 

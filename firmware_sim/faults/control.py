@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from firmware_sim.faults.proxy import Fault, Kind, LinkProxy, ProxyState
+from firmware_sim.faults.fault import Fault, Kind, ProxyState
+from firmware_sim.faults.proxy import LinkProxy
 
 LINE_BYTES_MAX: Final = 4096
 """A fault in JSON takes 100."""

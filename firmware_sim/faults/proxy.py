@@ -3,92 +3,57 @@
     client ──▶ proxy ──▶ server        up: from the client to the server
            ◀──       ◀──               down: back
 
-One fault at a time, for as long as it is told or until it is told otherwise:
-
-    none         forwards
-    cut          resets every connection, and each new one
-    black_hole   takes bytes and gives none on, as a half-open connection does. What it swallowed is missing, so the
-                 connections that it is missing from are reset when the fault ends
-    stall        takes nothing; what waits goes on when the fault ends
-    delay        gives each byte on `delay_ms` later
+The faults: fault.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
+import math
+import random as system_random
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Final, cast
+from typing import Final, cast
 
-import msgspec
+from firmware_sim.faults.fault import Direction, Fault, Kind, ProxyState
 
 CONNECTIONS_MAX: Final = 256
 """Each holds two sockets and at most two buffers; a site has one link, a fleet of gateways a few hundred."""
 BUFFER_BYTES_MAX: Final = 1024 * 1024
 """What one direction may hold back while it delays or while the other side is slow; then it reads no more."""
-READ_BYTES: Final = 64 * 1024
 CONNECT_S: Final = 5.0
 """The server is on the same machine or in the same room."""
+THROTTLED_BYTES_MAX: Final = 32 * 1024
+"""What one direction holds back while it is throttled: a modem has little memory, and what waits in it is late."""
+THROTTLED_PIECE_S: Final = 0.02
+"""Throttled, bytes go on in pieces of this length of time, so that connections share the line."""
+LOSS_S: Final = (0.2, 2.0)
+"""How long loss lets a connection stand still: TCP sends again after 0.2 s, and waits twice as long each time."""
+RESETS_SHARE: Final = 0.25
+"""Of losses, those that end the connection."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of zero seconds: close sends RST and not FIN."""
-
-
-class Kind(enum.StrEnum):
-    NONE = "none"
-    CUT = "cut"
-    BLACK_HOLE = "black_hole"
-    STALL = "stall"
-    DELAY = "delay"
-
-
-class Direction(enum.StrEnum):
-    BOTH = "both"
-    UP = "up"
-    DOWN = "down"
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """What is wrong with the link. `direction` says for which way (a cut is always for both)."""
-
-    kind: Kind = Kind.NONE
-    direction: Direction = Direction.BOTH
-    delay_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 0.0
-    seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
-    """How long; None: until another fault, or none, is set."""
-    by: Annotated[str, msgspec.Meta(max_length=80)] = ""
-    """Who set it."""
-
-    def at(self, direction: Direction) -> Kind:
-        """The kind of fault that one way of a connection suffers."""
-        if self.kind is Kind.CUT or self.direction in (Direction.BOTH, direction):
-            return self.kind
-        return Kind.NONE
-
-
-class ProxyState(msgspec.Struct, frozen=True):
-    fault: Kind
-    direction: Direction
-    remaining_s: float | None
-    """Until the fault ends by itself."""
-    by: str
-    """Who set the fault; empty without one."""
-    connections: int
-    accepted: int
-    """Connections so far, those refused or reset at once included."""
-    bytes_up: int
-    bytes_down: int
-    bytes_swallowed: int
 
 
 class LinkProxy:
     """Listens on loopback. `start`, then `set_fault` at any time, then `close`."""
 
-    def __init__(self, target_host: str, target_port: int) -> None:
-        self._target = (target_host, target_port)
+    def __init__(
+        self, target_host: str, target_port: int, *, random: Callable[[], float] = system_random.random
+    ) -> None:
+        """`random` gives numbers from 0 to below 1."""
+        self.target = (target_host, target_port)
+        """Where new connections go."""
+        self.random = random
+        self.acting = Fault()
+        """What connections suffer at this moment: that which is set, or what it has come to by now."""
+        self.losses = 0
         self._fault = Fault()
+        self._cuts = 0
+        self._flap: asyncio.TimerHandle | None = None
+        self._line_free_s = {Direction.UP: 0.0, Direction.DOWN: 0.0}
         self._ends_s: float | None = None
         self._end: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
@@ -110,16 +75,27 @@ class LinkProxy:
 
     def set_fault(self, fault: Fault) -> None:
         """Replaces the one that was set."""
-        before, self._fault = self._fault, fault
-        if self._end is not None:
-            self._end.cancel()
-        self._end = self._ends_s = None
+        self._fault = fault
+        for timer in (self._end, self._flap):
+            if timer is not None:
+                timer.cancel()
+        self._end = self._ends_s = self._flap = None
         if fault.seconds is not None:
             loop = asyncio.get_running_loop()
             self._ends_s = loop.time() + fault.seconds
             self._end = loop.call_at(self._ends_s, self.set_fault, Fault())
-        for pair in list(self._pairs):
-            pair.change(before, fault)
+        if fault.kind is Kind.FLAP:
+            self._turn(Fault(Kind.CUT))
+        else:
+            self._act(fault)
+
+    def take_line(self, size: int, direction: Direction) -> None:
+        """Throttled: keeps the line busy for so many bytes."""
+        free_s = max(self._line_free_s[direction], asyncio.get_running_loop().time())
+        self._line_free_s[direction] = free_s + size / self.acting.bytes_per_s
+
+    def line_free_s(self, direction: Direction) -> float:
+        return self._line_free_s[direction]
 
     def state(self) -> ProxyState:
         now_s = asyncio.get_running_loop().time()
@@ -133,11 +109,14 @@ class LinkProxy:
             self.bytes[Direction.UP],
             self.bytes[Direction.DOWN],
             self.bytes_swallowed,
+            self._cuts,
+            self.losses,
         )
 
     async def close(self) -> None:
-        if self._end is not None:
-            self._end.cancel()
+        for timer in (self._end, self._flap):
+            if timer is not None:
+                timer.cancel()
         if self._server is not None:
             self._server.close()
         for task in list(self._opening):
@@ -148,9 +127,21 @@ class LinkProxy:
         if self._server is not None:
             await self._server.wait_closed()
 
+    def _turn(self, now: Fault) -> None:
+        """Flapping: this now, the other one after a while."""
+        other = Fault() if now.kind is Kind.CUT else Fault(Kind.CUT)
+        self._flap = asyncio.get_running_loop().call_later(self.random() * self._fault.every_s, self._turn, other)
+        self._act(now)
+
+    def _act(self, fault: Fault) -> None:
+        before, self.acting = self.acting, fault
+        self._cuts += fault.kind is Kind.CUT
+        for pair in list(self._pairs):
+            pair.change(before, fault)
+
     def _accept(self, client: _Side) -> None:
         self._accepted += 1
-        if self._fault.kind is Kind.CUT or len(self._pairs) >= CONNECTIONS_MAX:
+        if self.acting.kind is Kind.CUT or len(self._pairs) >= CONNECTIONS_MAX:
             client.reset()
             return
         pair = _Pair(self, client, self._pairs.discard)
@@ -162,7 +153,7 @@ class LinkProxy:
     async def _open(self, pair: _Pair) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
-                await asyncio.get_running_loop().create_connection(lambda: _Side(pair.opened), *self._target)
+                await asyncio.get_running_loop().create_connection(lambda: _Side(pair.opened), *self.target)
         except OSError:  # TimeoutError is one
             pair.reset()
 
@@ -229,6 +220,7 @@ class _Way:
         self._waiting_bytes = 0
         self._due: asyncio.TimerHandle | None = None
         self._held = False
+        self._stands = False
         self._swallowed = False
         self._is_reading = True
 
@@ -242,7 +234,7 @@ class _Way:
         self.move()
 
     def take(self, data: bytes) -> None:
-        fault = self._proxy.fault
+        fault = self._proxy.acting
         kind = fault.at(self._direction)
         if kind is Kind.BLACK_HOLE:
             self._swallowed = True
@@ -251,7 +243,7 @@ class _Way:
         self._put(data, fault.delay_ms / 1000 if kind is Kind.DELAY else 0.0)
 
     def end(self) -> None:
-        fault = self._proxy.fault
+        fault = self._proxy.acting
         kind = fault.at(self._direction)
         if kind is Kind.BLACK_HOLE:
             self._swallowed = True
@@ -263,12 +255,19 @@ class _Way:
         self._held = held
         self.move()
 
+    def stand(self, stands: bool) -> None:
+        """The connection stands still, or goes on."""
+        self._stands = stands
+        self.move()
+
     def move(self) -> None:
         """Gives on what is due, unless something holds it back; reads on if there is room."""
-        loop = asyncio.get_running_loop()
-        stalled = self._proxy.fault.at(self._direction) is Kind.STALL
+        loop, kind = asyncio.get_running_loop(), self._proxy.acting.at(self._direction)
+        stalled, throttled = kind is Kind.STALL or self._stands, kind is Kind.THROTTLE
         while self._sink is not None and self._waiting and not self._held and not stalled:
             due_s, data = self._waiting[0]
+            if throttled:
+                due_s = max(due_s, self._proxy.line_free_s(self._direction))
             if due_s > loop.time():
                 self._wake_at(due_s)
                 break
@@ -277,10 +276,12 @@ class _Way:
                 if self._sink.can_write_eof():
                     self._sink.write_eof()
                 continue
+            if throttled:
+                data = self._first_piece(due_s, data)
             self._waiting_bytes -= len(data)
             self._proxy.bytes[self._direction] += len(data)
             self._sink.write(data)
-        self._read(not stalled and self._waiting_bytes < BUFFER_BYTES_MAX)
+        self._read(not stalled and self._waiting_bytes < (THROTTLED_BYTES_MAX if throttled else BUFFER_BYTES_MAX))
 
     def close(self) -> None:
         if self._due is not None:
@@ -292,6 +293,14 @@ class _Way:
         self._waiting.append((asyncio.get_running_loop().time() + delay_s, data))
         self._waiting_bytes += len(data or b"")
         self.move()
+
+    def _first_piece(self, due_s: float, data: bytes) -> bytes:
+        """As much of it as the line takes now; the rest waits."""
+        size = max(1, int(self._proxy.acting.bytes_per_s * THROTTLED_PIECE_S))
+        if len(data) > size:
+            self._waiting.appendleft((due_s, data[size:]))
+        self._proxy.take_line(min(size, len(data)), self._direction)
+        return data[:size]
 
     def _wake_at(self, due_s: float) -> None:
         if self._due is not None:
@@ -318,11 +327,13 @@ class _Pair:
         self._server: _Side | None = None
         self._closed = closed
         self._over = False
+        self._loss: asyncio.TimerHandle | None = None
         self._up = _Way(proxy, Direction.UP, client)
         self._ways = [self._up]
         client.onward = self._up
         client.lost = self.reset
         self._up.move()
+        self._await_loss()
 
     def opened(self, server: _Side) -> None:
         """The server's side stands."""
@@ -345,14 +356,39 @@ class _Pair:
         if now.kind is Kind.CUT or (healed and any(way.is_spoilt for way in self._ways)):
             self.reset()
             return
+        self._go_on()
+
+    def _await_loss(self) -> None:
+        acting = self._proxy.acting
+        if acting.kind is Kind.LOSS and not self._over:
+            wait_s = -math.log(1.0 - self._proxy.random()) * acting.every_s
+            self._loss = asyncio.get_running_loop().call_later(wait_s, self._lose)
+
+    def _lose(self) -> None:
+        self._proxy.losses += 1
+        if self._proxy.random() < RESETS_SHARE:
+            self.reset()
+            return
         for way in self._ways:
-            way.move()
+            way.stand(True)
+        least_s, most_s = LOSS_S
+        still_s = least_s + self._proxy.random() * (most_s - least_s)
+        self._loss = asyncio.get_running_loop().call_later(still_s, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._loss is not None:
+            self._loss.cancel()
+        for way in self._ways:
+            way.stand(False)
+        self._await_loss()
 
     def reset(self) -> None:
         """Both sides, at once."""
         if self._over:
             return
         self._over = True
+        if self._loss is not None:
+            self._loss.cancel()
         for way in self._ways:
             way.close()
         for side in (self._client, self._server):

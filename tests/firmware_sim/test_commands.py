@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from firmware_sim.cli import app
 from firmware_sim.devices.roster import RosterDevice
 from firmware_sim.faults.control import ControlPort, command
-from firmware_sim.faults.proxy import Fault, Kind, LinkProxy
+from firmware_sim.faults.fault import Fault, Kind
+from firmware_sim.faults.proxy import LinkProxy
 from firmware_sim.fleet import FleetState
 from firmware_sim.run_folder import DemoState, write_state
 from tests.firmware_sim.broker import Broker

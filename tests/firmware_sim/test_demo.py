@@ -22,7 +22,7 @@ from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.process import DemoProcess, StartError, end_stale
 from firmware_sim.demo.screen import kinds, live_line, size, welcome_lines
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.faults.proxy import Direction, Kind, ProxyState
+from firmware_sim.faults.fault import Direction, Kind, ProxyState
 from firmware_sim.run_folder import DemoState
 from tidegate.console import UserError
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from firmware_sim.faults.control import ControlError, ControlPort, command
-from firmware_sim.faults.proxy import BUFFER_BYTES_MAX, Direction, Fault, Kind, LinkProxy
+from firmware_sim.faults.fault import Direction, Fault, Kind
+from firmware_sim.faults.proxy import BUFFER_BYTES_MAX, LinkProxy
 
 pytestmark = pytest.mark.servers
 
@@ -193,6 +194,94 @@ async def test_a_delay_delays_and_keeps_the_order(site: Site) -> None:
         assert await streams[0].readexactly(6) == b"onetwo"
     assert loop.time() - began_s >= 0.149
     streams[1].close()
+
+
+async def test_a_throttle_gives_on_piece_by_piece_and_all_at_once_when_it_ends(site: Site) -> None:
+    site.echoes = False
+    streams = await site.connect()
+    site.proxy.set_fault(Fault(Kind.THROTTLE, Direction.UP, bytes_per_s=100))
+    data = bytes(range(256)) * 8
+    streams[1].write(data)
+    await site.until_received(data[:4])
+    assert len(site.received) < 100
+    site.proxy.set_fault(Fault())
+    await site.until_received(data)
+    assert bytes(site.received) == data
+    streams[1].close()
+
+
+async def test_a_throttle_is_of_one_line_for_all_connections(site: Site) -> None:
+    site.echoes = False
+    first, second = await site.connect(), await site.connect()
+    site.proxy.set_fault(Fault(Kind.THROTTLE, bytes_per_s=100))
+    first[1].write(bytes(100))
+    second[1].write(bytes(100))
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    async with asyncio.timeout(5):
+        while len(site.received) < 40:
+            site.changed.clear()
+            await site.changed.wait()
+    assert len(site.received) <= 4 + 100 * (loop.time() - began_s)
+    for streams in (first, second):
+        streams[1].close()
+
+
+@pytest.mark.parametrize(("chance", "ends"), [(0.0, True), (0.25, False)])
+async def test_loss_lets_a_connection_stand_for_a_while_or_ends_it(site: Site, chance: float, ends: bool) -> None:
+    streams = await site.connect()
+    await exchange(streams, b"hello")
+    site.proxy.random = lambda: chance
+    site.proxy.set_fault(Fault(Kind.LOSS, every_s=0.05))
+    if ends:
+        assert await is_reset(streams)
+        assert await is_reset(await site.connect())
+        return
+    while not site.proxy.state().losses:
+        await asyncio.sleep(0.001)
+    streams[1].write(b"waits")
+    assert await says_nothing(streams)
+    async with asyncio.timeout(5):
+        assert await streams[0].readexactly(5) == b"waits"
+    streams[1].close()
+
+
+async def test_flapping_cuts_again_and_again_and_is_whole_in_between(site: Site) -> None:
+    site.proxy.set_fault(Fault(Kind.FLAP, every_s=0.04))
+    assert await is_reset(await site.connect())
+    whole = resets = 0
+    async with asyncio.timeout(20):
+        while whole < 3 or site.proxy.state().cuts < 10:
+            streams = await site.connect()
+            try:
+                whole += await exchange(streams, b"hello") == b"hello"
+                resets += await is_reset(streams)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                streams[1].close()
+    assert resets
+    site.proxy.set_fault(Fault())
+    cuts = site.proxy.state().cuts
+    streams = await site.connect()
+    assert await exchange(streams, bytes(1_000_000)) == bytes(1_000_000)
+    assert site.proxy.state().cuts == cuts
+    streams[1].close()
+
+
+async def test_another_target_is_for_new_connections(site: Site) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"other")
+        writer.close()
+
+    other = await asyncio.start_server(answer, "127.0.0.1", 0)
+    streams = await site.connect()
+    await exchange(streams, b"hello")
+    site.proxy.target = other.sockets[0].getsockname()[:2]
+    reader, writer = await site.connect()
+    assert await reader.read() == b"other"
+    assert await exchange(streams, b"still") == b"still"
+    writer.close()
+    streams[1].close()
+    other.close()
 
 
 async def test_a_server_that_is_gone_resets_the_client(site: Site) -> None:
