@@ -53,6 +53,9 @@ check: $(VENV)/dev.ready ## Style, types, layering and the tests that need no se
 worlds: $(VENV)/dev.ready ## Simulate worlds full of faults (SEEDS=n, FIRST=k); each failing seed replays
 	@$(BIN)/python -m tests.worlds --seeds $(or $(SEEDS),500) --first $(or $(FIRST),0)
 
+faults: $(VENV)/dev.ready clients ## Do real faults to real processes, as root, and prove what became of the messages (40 minutes)
+	@$(BIN)/python -m tests.faults $(ARGS)
+
 bench: $(VENV)/dev.ready clients ## Measure every stage, each beside its baseline
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -126,6 +129,9 @@ clients:
 	@missing=; \
 	command -v mosquitto_pub > /dev/null || missing="$$missing mosquitto-clients"; \
 	command -v curl > /dev/null || missing="$$missing curl"; \
+	command -v faketime > /dev/null || missing="$$missing faketime"; \
+	command -v strace > /dev/null || missing="$$missing strace"; \
+	PATH=$$PATH:/sbin command -v mkfs.ext4 > /dev/null || missing="$$missing e2fsprogs"; \
 	if [ -n "$$missing" ]; then $(call need,$$missing); fi
 
-.PHONY: help run reset test check worlds bench docs lock style types pure python clients
+.PHONY: help run reset test check worlds faults bench docs lock style types pure python clients

@@ -18,8 +18,6 @@ from protocols.messages import Clock, ClockState, Origin, Priority
 from sync.bus.contract import BusError, BusRefusedError
 from sync.bus.zeromq import ZeroMqBus
 
-ROWS: Final = 500
-"""Records in a batch."""
 IN_FLIGHT: Final = 16
 """Batches without an answer."""
 RETRY_S: Final = 0.3
@@ -39,6 +37,7 @@ class Publisher:
         ledger: Path,
         *,
         payload_bytes: int,
+        batch_records: int,
         first_ms: int,
         step_ms: float,
         chance: random.Random,
@@ -58,6 +57,7 @@ class Publisher:
         self._seqs = [0] * len(devices)
         self._alarms = alarms
         self._payload_bytes = payload_bytes
+        self._batch_records = batch_records
         self._first_ms = first_ms
         self._step_ms = step_ms
         self._clock = Clock(secrets.randbits(63), first_ms - RUNNING_MS, ClockState.SYNCHRONIZED)
@@ -89,8 +89,8 @@ class Publisher:
     def _shares(self, messages: int) -> Iterator[tuple[int, int]]:
         device = 0
         while messages > 0:
-            yield device % len(self._devices), min(ROWS, messages)
-            messages -= ROWS
+            yield device % len(self._devices), min(self._batch_records, messages)
+            messages -= self._batch_records
             device += 1
 
     def _batch(self, device: int, rows: int) -> tuple[int, range, RecordBatch]:

@@ -108,12 +108,13 @@ async def read_only(bench: Bench) -> Finding:
 
 
 @contextlib.asynccontextmanager
-async def publishing(rig: Rig, *, alarms: str = "") -> AsyncIterator[Publisher]:
+async def publishing(rig: Rig, *, batch_records: int = 500, alarms: str = "") -> AsyncIterator[Publisher]:
     """Large messages through the bus, received from now on."""
     publisher = Publisher(
         rig.roster,
         rig.site.folder / "ledger",
         payload_bytes=PAYLOAD_BYTES,
+        batch_records=batch_records,
         first_ms=time.time_ns() // 1_000_000,
         step_ms=0.2,
         chance=rig.chance,

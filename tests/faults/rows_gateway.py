@@ -13,7 +13,7 @@ from tests.faults.row import Finding, row
 from tests.faults.strace import tampering
 
 KILLS: Final = 60
-QUICK_KILLS: Final = 8
+QUICK_KILLS: Final = 6
 CALLS: Final = {
     "pwritev,pwritev2": (8, 60),
     "write,writev,sendto,sendmsg": (1_000, 800),

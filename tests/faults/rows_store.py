@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -112,7 +113,7 @@ async def twin(bench: Bench) -> Finding:
 @row("store-bits", "bits flip in sealed segments and in the newest", f"{FLIPS} bits, while the gateway is stopped")
 async def bits(bench: Bench) -> Finding:
     async with bench.rig(log={"segment_bytes": 4 * MIB}) as rig:
-        async with publishing(rig) as publisher:
+        async with publishing(rig, batch_records=20) as publisher:
             rig.proxy.set_fault(Fault(Kind.CUT))
             rig.say("the log fills")
             await publisher.publish(endpoint(rig), 10_000, give_up=False)
@@ -121,7 +122,7 @@ async def bits(bench: Bench) -> Finding:
             await rig.site.start_gateway()
             rig.proxy.set_fault(Fault())
             await publisher.publish(endpoint(rig), 1_000, give_up=False)
-        return await rig.prove(note=f"flipped in {', '.join(flipped)}", may_lose=True, exact=True)
+        return await rig.prove(note=f"bits flipped in {flipped}", may_lose=True, exact=True)
 
 
 def _copy(store: Path, copy: Path) -> None:
@@ -129,7 +130,7 @@ def _copy(store: Path, copy: Path) -> None:
     shutil.copytree(store, copy, ignore=shutil.ignore_patterns("*.sock"))
 
 
-def _flip(log: Path, chance: random.Random) -> list[str]:
+def _flip(log: Path, chance: random.Random) -> str:
     """Half of them in the newest segment with anything in it, the others in sealed ones. Where, in words."""
     segments = [path for path in sorted(log.glob("*.seg")) if path.read_bytes()[:4] != bytes(4)]
     flips = [(segments[-1], FLIPS // 2)] + [(chance.choice(segments[:-1]), 1) for _ in range(FLIPS - FLIPS // 2)]
@@ -140,4 +141,7 @@ def _flip(log: Path, chance: random.Random) -> list[str]:
             at = chance.randrange(used)
             data[at] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
-    return [f"{path.name} ({count})" for path, count in flips]
+    counts = Counter({path.name: 0 for path, _ in flips})
+    for path, count in flips:
+        counts[path.name] += count
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
