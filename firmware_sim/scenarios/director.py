@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from firmware_sim.devices.mqtt import MqttDevice
-from firmware_sim.faults.proxy import Direction, Fault, Kind
+from firmware_sim.faults.fault import Direction, Fault, Kind
 from firmware_sim.fleet import Fleet
 from firmware_sim.scenarios.events import (
     AnyEvent,

@@ -10,7 +10,7 @@ from typing import Final
 
 from firmware_sim.demo.process import command_line
 from firmware_sim.faults.control import ControlError, command
-from firmware_sim.faults.proxy import Fault, ProxyState
+from firmware_sim.faults.fault import Fault, ProxyState
 from firmware_sim.run_folder import read_state
 
 NO_PROXY: Final = "no link proxy is known (--control-port)"
