@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,7 +14,8 @@ _raw_values: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _UPSERT: Final = """
     INSERT INTO current_value AS held (project_id, device_id, attribute, value, event_time, received_time, id)
-    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::jsonb[], $5::bigint[], $6::bigint[], $7::uuid[])
+    SELECT * FROM unnest($1::text[], $2::text::bigint[], $3::text[], $4::text[]::jsonb[], $5::text::bigint[],
+                         $6::text::bigint[], $7::text::uuid[])
         AS asked (project_id, device_id, attribute, value, event_time, received_time, id)
     WHERE NOT EXISTS (
         SELECT FROM current_value newer
@@ -43,33 +43,55 @@ async def update(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> 
     newest = _newest(batch, rows)
     if not newest:
         return
-    names = sorted(newest)
-    picked = [newest[name] for name in names]
+    picked = [
+        (device_id, attribute, i, value)
+        for device_id in sorted(newest)
+        for attribute, (i, value) in sorted(newest[device_id].items())
+    ]
+    ids = batch.ids.hex()
     await conn.execute(
         _UPSERT,
-        [batch.targets[batch.target_index[i]].project_id for i, _ in picked],
-        [device_id for device_id, _ in names],
-        [attribute for _, attribute in names],
-        [bytes(value).decode() for _, value in picked],
-        [batch.event_time[i] for i, _ in picked],
-        [batch.received_time[i] for i, _ in picked],
-        [uuid.UUID(bytes=batch.ids[16 * i : 16 * i + 16]) for i, _ in picked],
+        [batch.targets[batch.target_index[i]].project_id for _, _, i, _ in picked],
+        _array([str(device_id) for device_id, _, _, _ in picked]),
+        [attribute for _, attribute, _, _ in picked],
+        [bytes(value).decode() for _, _, _, value in picked],
+        _array([str(batch.event_time[i]) for _, _, i, _ in picked]),
+        _array([str(batch.received_time[i]) for _, _, i, _ in picked]),
+        _array([ids[32 * i : 32 * i + 32] for _, _, i, _ in picked]),
     )
 
 
-def _newest(batch: MessageBatch, rows: Sequence[int]) -> dict[tuple[int, str], tuple[int, msgspec.Raw]]:
-    """(device id, attribute) to (row, value): walking the rows from old to new, the last one written wins."""
-    event_time, received_time, ids = batch.event_time, batch.received_time, batch.ids
-    in_order = sorted(
-        (i for i in rows if not batch.flags[i] & HISTORY_ONLY),
-        key=lambda i: (event_time[i], received_time[i], ids[16 * i : 16 * i + 16]),
-    )
-    newest: dict[tuple[int, str], tuple[int, msgspec.Raw]] = {}
-    for i in in_order:
-        device_id = batch.targets[batch.target_index[i]].device_id
-        for attribute, value in _raw_values(batch.data[i]).items():
-            newest[device_id, attribute] = (i, value)
+def _array(items: list[str]) -> str:
+    """A PostgreSQL array of what needs no quotes: as text it costs a fifth of what the driver takes for each item."""
+    return "{" + ",".join(items) + "}"
+
+
+def _newest(batch: MessageBatch, rows: Sequence[int]) -> dict[int, dict[str, tuple[int, msgspec.Raw]]]:
+    """By device id, then by attribute: row and value. Each device's rows are walked from new to old: most bring no
+    attribute that a newer one has not brought, which is seen at once."""
+    devices = [target.device_id for target in batch.targets]
+    rows_of: dict[int, list[int]] = {}
+    for i in rows:
+        if not batch.flags[i] & HISTORY_ONLY:
+            rows_of.setdefault(devices[batch.target_index[i]], []).append(i)
+    newest: dict[int, dict[str, tuple[int, msgspec.Raw]]] = {}
+    for device_id, mine in rows_of.items():
+        held: dict[str, tuple[int, msgspec.Raw]] = {}
+        for i in _newest_first(batch, mine):
+            values = _raw_values(batch.data[i])
+            if not values.keys() <= held.keys():
+                for attribute, value in values.items():
+                    held.setdefault(attribute, (i, value))
+        newest[device_id] = held
     return newest
+
+
+def _newest_first(batch: MessageBatch, rows: list[int]) -> list[int]:
+    """By (event_time, received_time, id), which is by event_time alone unless two have the same."""
+    event_time, received_time, ids = batch.event_time, batch.received_time, batch.ids
+    if len({event_time[i] for i in rows}) == len(rows):
+        return sorted(rows, key=event_time.__getitem__, reverse=True)
+    return sorted(rows, key=lambda i: (event_time[i], received_time[i], ids[16 * i : 16 * i + 16]), reverse=True)
 
 
 async def of_device(conn: Connection, project_id: str, device_id: int) -> list[CurrentRow]:

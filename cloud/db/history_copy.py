@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from protocols.ids import record_message_id
-from protocols.shipment import KEYED, MessageBatch, Target, record_places
+from protocols.shipment import KEYED, MessageBatch, Run, Target, record_places
 
 COLUMNS: Final = (
     "project_id",
@@ -26,13 +26,18 @@ COLUMNS: Final = (
     "time",
     "flags",
     "record",
-    "data",
     "time_error_ms",
+    "data",
 )
 _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _END: Final = struct.pack(">h", -1)
 _NULL: Final = struct.pack(">i", -1)
 _TIMES_AND_ID: Final = struct.Struct(">iqi16siq").pack
+_UNTIMED: Final = struct.Struct(">iqi16siqiihiiiB").pack
+"""_TIMES_AND_ID, no time, flags, no record, no bound of an error, the head of the data: most rows of devices without
+a clock, in one call."""
+_TIMED: Final = struct.Struct(">iqi16siqiqihiiiB").pack
+"""The same with a time."""
 _INT64: Final = struct.Struct(">iq").pack
 _INT32: Final = struct.Struct(">ii").pack
 _INT16: Final = struct.Struct(">ih").pack
@@ -44,29 +49,44 @@ _JSONB_VERSION: Final = 1
 def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
     """Those rows of the batch, in the order of COLUMNS."""
     starts = [_row_start(target) for target in batch.targets]
-    places = record_places(batch.runs)
-    ids, flags, times, data = batch.ids, batch.flags, batch.time, batch.data
-    bounds = batch.time_error_ms
+    of_row, event_time, received_time = batch.target_index, batch.event_time, batch.received_time
+    ids, flags, times, data, bounds = batch.ids, batch.flags, batch.time, batch.data, batch.time_error_ms
+    places = record_places(batch.runs) if any(flags[i] & KEYED for i in rows) else []
     parts = [_HEAD]
     for i in rows:
-        flag, time, body = flags[i], times[i], data[i]
-        if flag & KEYED:
-            run, seq = places[batch.record[i]]
-            record = _UUID(16, record_message_id(run.epoch, seq, batch.message_index[i]))
+        flag, time, body, message_id = flags[i], times[i], data[i], ids[16 * i : 16 * i + 16]
+        parts.append(starts[of_row[i]])
+        if flag & KEYED or bounds:
+            parts += (
+                _TIMES_AND_ID(8, event_time[i], 16, message_id, 8, received_time[i]),
+                _NULL if time is None else _INT64(8, time),
+                _INT16(2, flag),
+                _record(batch, i, places) if flag & KEYED else _NULL,
+                _NULL if not bounds or (bound := bounds[i]) is None else _INT32(4, bound),
+                _JSONB(len(body) + 1, _JSONB_VERSION),
+            )
+        elif time is None:
+            parts.append(
+                _UNTIMED(
+                    8, event_time[i], 16, message_id, 8, received_time[i], -1, 2, flag, -1, -1, len(body) + 1,
+                    _JSONB_VERSION,
+                )
+            )  # fmt: skip
         else:
-            record = _NULL
-        parts += (
-            starts[batch.target_index[i]],
-            _TIMES_AND_ID(8, batch.event_time[i], 16, ids[16 * i : 16 * i + 16], 8, batch.received_time[i]),
-            _NULL if time is None else _INT64(8, time),
-            _INT16(2, flag),
-            record,
-            _JSONB(len(body) + 1, _JSONB_VERSION),
-            body,
-            _NULL if not bounds or (bound := bounds[i]) is None else _INT32(4, bound),
-        )
+            parts.append(
+                _TIMED(
+                    8, event_time[i], 16, message_id, 8, received_time[i], 8, time, 2, flag, -1, -1, len(body) + 1,
+                    _JSONB_VERSION,
+                )
+            )  # fmt: skip
+        parts.append(body)
     parts.append(_END)
     return b"".join(parts)
+
+
+def _record(batch: MessageBatch, row: int, places: Sequence[tuple[Run, int]]) -> bytes:
+    run, seq = places[batch.record[row]]
+    return _UUID(16, record_message_id(run.epoch, seq, batch.message_index[row]))
 
 
 def _row_start(target: Target) -> bytes:
