@@ -9,8 +9,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from cloud.db import accounting, standings
 from cloud.db.database import Database
-from cloud.db.standings import GatewayStanding
 from cloud.model.accounting import SourceAccount
+from cloud.model.standing import GatewayStanding
 from sync.bus.jetstream_streams import TopicStats
 
 READ_EVERY_MS: Final = 5000

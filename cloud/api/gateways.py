@@ -21,6 +21,7 @@ from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, Wri
 from cloud.db import gateways, standings
 from cloud.db.database import Connection
 from cloud.db.secrets import new_secret, sha256_hex
+from cloud.model.standing import GatewayStanding
 
 router = APIRouter(prefix="/gateways", tags=["gateways"])
 enrolment_router = APIRouter(prefix="/enrolments", tags=["gateways"])
@@ -196,7 +197,7 @@ async def enrol(body: Enrolment, request: Request, context: Context) -> Enrolled
     return Enrolled(gateway_id=row.id, project_id=row.project_id, link_url=link_url)
 
 
-def _backlog(stands: standings.GatewayStanding | None) -> Backlog | None:
+def _backlog(stands: GatewayStanding | None) -> Backlog | None:
     if stands is None or stands.standing is None or stands.standing_at is None:
         return None
     return Backlog(

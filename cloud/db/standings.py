@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -10,6 +9,7 @@ import msgspec
 
 from cloud.db.database import Connection
 from cloud.db.progress import ranges_of
+from cloud.model.standing import GatewayStanding
 from protocols.ids import record_of
 from sync.link.frames import Standing
 from sync.ranges import Ranges
@@ -29,31 +29,6 @@ class Told(msgspec.Struct, frozen=True):
     """None: nothing new."""
     complete_until: int | None
     """None: nothing new. Unix milliseconds."""
-
-
-class GatewayStanding(msgspec.Struct, frozen=True):
-    project_id: str
-    gateway_id: str
-    standing: Standing | None
-    """None: it has never told."""
-    standing_at: datetime.datetime | None
-    """When it came."""
-    complete_until: int | None
-
-    @property
-    def pending(self) -> int:
-        """Records in its log that are neither here nor gaps, at least."""
-        return 0 if self.standing is None else sum(span.end - span.first for span in self.standing.pending)
-
-    @property
-    def in_flight(self) -> int:
-        """Of these, sent and without an answer."""
-        return 0 if self.standing is None else sum(span.end - span.first for span in self.standing.in_flight)
-
-    @property
-    def backlog_age_ms(self) -> int:
-        """Of the oldest pending record, by the gateway's clock."""
-        return 0 if self.standing is None else max(0, self.standing.at_ms - self.standing.complete_ms)
 
 
 async def keep(conn: Connection, told: Sequence[Told]) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from cloud.db import sources, standings
 from cloud.db.postgres_store import PostgresStore
 from cloud.metrics import PipelineMetrics
+from cloud.model.standing import GatewayStanding
 from cloud.services import books
 from cloud.services.standings import GatewayName, Standings
 from cloud.services.store import Transaction
@@ -82,7 +83,7 @@ async def sites(api: Api, admin: httpx.AsyncClient) -> list[Site]:
     return made
 
 
-async def kept(api: Api, gateway_id: str = "quay-1") -> standings.GatewayStanding:
+async def kept(api: Api, gateway_id: str = "quay-1") -> GatewayStanding:
     async with api.database.connection() as conn:
         found = await standings.of_gateway(conn, "demo", gateway_id)
     assert found is not None
