@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from starlette.routing import WebSocketRoute
 
+from cloud import where
 from cloud.api.app import create_app
 from cloud.api.context import ApiContext, ApiSettings
 from cloud.config import JETSTREAM_BYTES_MIN, CloudConfig
@@ -19,12 +20,14 @@ from cloud.db.database import Connection, Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.db.migrate import migrate
 from cloud.db.postgres_store import PostgresStore
+from cloud.db.registry import revisions
 from cloud.engines import Engines, EngineSettings
 from cloud.http_server import HttpServer
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
 from cloud.metrics import PipelineMetrics
+from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
 from cloud.services.credit import CreditWatch
@@ -40,6 +43,7 @@ from cloud.topics import ROUTABLE, TOPICS
 from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
 from sync.link.server import unix_ms
+from sync.registry import Alias
 from tidegate.console import UserError
 from tidegate.logs import get_logger
 
@@ -241,6 +245,32 @@ async def reset_user(config: CloudConfig, name: str) -> str:
             return await database.run(lambda conn: _reset(conn, name))
         finally:
             await database.close()
+
+
+async def where_is(
+    config: CloudConfig, project_id: str | None, asked: str | tuple[tuple[str, str, str], int]
+) -> list[Place]:
+    """The places of a message, asked for by its id or by (network, alias key, alias) and time. Raises UserError."""
+    async with Engines(_engine_settings(config), lambda part, text: None) as engines:
+        database = await _open_database(engines.database_url, lambda part, text: None)
+        try:
+            if isinstance(asked, str):
+                return await where.by_id(database, project_id, asked)
+            alias, time_ms = asked
+            return await where.by_device(database, project_id or await _only_project(database), Alias(*alias), time_ms)
+        except ValueError:
+            remedy = "give a message's id or a record as epoch/number, as history, inbox and rejects show them"
+            raise UserError(f"{asked!r} is no message and no record", remedy) from None
+        finally:
+            await database.close()
+
+
+async def _only_project(database: Database) -> str:
+    async with database.connection() as conn:
+        names = sorted(await revisions(conn))
+    if len(names) != 1:
+        raise UserError("there are several projects" if names else "there is no project", "name one: --project ID")
+    return names[0]
 
 
 async def _reset(conn: Connection, name: str) -> str:

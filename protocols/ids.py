@@ -24,6 +24,9 @@ import msgspec
 
 INDEX_BITS: Final = 24
 SEQ_BITS: Final = 40
+SEQ_END: Final = 2**SEQ_BITS
+EPOCH_END: Final = 2**63
+"""Numbers and epochs are below these."""
 _BOOT_MAX: Final = 2**24 - 1
 _SEQUENCE_MAX: Final = 2**32 - 1
 _KEYED: Final = 1 << 127

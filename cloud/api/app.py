@@ -24,6 +24,7 @@ from cloud.api import (
     sessions,
     stream,
     systems,
+    where,
 )
 from cloud.api.bounds import Bounds
 from cloud.api.context import ApiContext
@@ -44,6 +45,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     inbox.router,
     gaps.router,
     accounting.router,
+    where.router,
     stream.router,
 )
 DESCRIPTION: Final = """\

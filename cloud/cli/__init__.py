@@ -8,6 +8,7 @@ import typer
 
 from cloud.cli import config, user
 from cloud.cli.run import run
+from cloud.cli.where import where
 from tidegate.console import run_app, version_option
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ def _root(version: Annotated[bool, version_option("tidegate-cloud")] = False) ->
 
 
 app.command()(run)
+app.command()(where)
 app.add_typer(config.app, name="config")
 app.add_typer(user.app, name="user")
 

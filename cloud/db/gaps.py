@@ -34,6 +34,33 @@ async def within(conn: Connection, source_id: int, epoch: int, first_seq: int, e
     return [_gap(row) for row in found]
 
 
+async def tail_before(conn: Connection, source_id: int, epoch: int, seq: int) -> Gap | None:
+    """The tail that a record of that number would have been in, if it was written at all."""
+    row = await conn.fetchrow(
+        f"""{_SELECT} WHERE source_id = $1 AND epoch = $2 AND kind = 'tail' AND first_seq <= $3
+            ORDER BY first_seq DESC LIMIT 1""",
+        source_id,
+        epoch,
+        seq,
+    )
+    return None if row is None else _gap(row)
+
+
+async def about(conn: Connection, project_id: str, from_ms: int, to_ms: int, limit: int) -> list[tuple[str, Gap]]:
+    """(gateway id, gap): those that have records that were received in that time, about."""
+    found = await conn.fetch(
+        f"""SELECT s.gateway_id, {", ".join(f"g.{name}" for name in _COLUMNS)}
+            FROM gap g JOIN source s ON s.id = g.source_id
+            WHERE s.project_id = $1 AND g.oldest_ms <= $3 AND g.newest_ms >= $2 AND s.gateway_id IS NOT NULL
+            ORDER BY g.seq DESC LIMIT $4""",
+        project_id,
+        from_ms,
+        to_ms,
+        limit,
+    )
+    return [(row["gateway_id"], _gap(row)) for row in found]
+
+
 async def add(conn: Connection, source_id: int, gaps: Sequence[Gap]) -> None:
     """They hold no record that another one holds."""
     await conn.executemany(

@@ -77,9 +77,8 @@ async def of_project(conn: Connection, project_id: str | None) -> list[GatewaySt
     return await _standings(conn, "$1::text IS NULL OR g.project_id = $1", project_id)
 
 
-async def complete_until(conn: Connection, project_id: str, device_id: int) -> int | None:
-    """Of a device: of those gateways that carried its last messages, the one that is furthest behind. None: there is
-    none, or it has not told yet."""
+async def carriers(conn: Connection, project_id: str, device_id: int) -> dict[int, str]:
+    """Source id to gateway id, of those gateways that carried the device's last messages."""
     rows = await conn.fetch(
         """SELECT coalesce(record, id) AS record FROM history WHERE project_id = $1 AND device_id = $2
            ORDER BY event_time DESC, id DESC LIMIT $3""",
@@ -89,11 +88,20 @@ async def complete_until(conn: Connection, project_id: str, device_id: int) -> i
     )
     records = [record_of(row["record"].bytes) for row in rows]
     found = await conn.fetch(
-        """SELECT g.complete_until FROM hop_progress p JOIN source s ON s.id = p.source_id
-           JOIN gateway g ON g.project_id = s.project_id AND g.id = s.gateway_id
-           WHERE p.hop = 'receiver' AND p.epoch = ANY($2::bigint[]) AND s.project_id = $1""",
+        """SELECT DISTINCT s.id, s.gateway_id FROM hop_progress p JOIN source s ON s.id = p.source_id
+           WHERE p.epoch = ANY($2::bigint[]) AND s.project_id = $1 AND s.gateway_id IS NOT NULL""",
         project_id,
         list({record.epoch for record in records if record is not None}),
+    )
+    return {row["id"]: row["gateway_id"] for row in found}
+
+
+async def complete_until(conn: Connection, project_id: str, device_id: int) -> int | None:
+    """Of a device: of those gateways that carried its last messages, the one that is furthest behind. None: there is
+    none, or it has not told yet."""
+    names = (await carriers(conn, project_id, device_id)).values()
+    found = await conn.fetch(
+        "SELECT complete_until FROM gateway WHERE project_id = $1 AND id = ANY($2::text[])", project_id, list(names)
     )
     told: list[int | None] = [row["complete_until"] for row in found]
     known = [until for until in told if until is not None]
