@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,74 +14,17 @@ import pytest
 import pytest_asyncio
 
 from cloud.api.stream import EVENTS_MAX
-from cloud.db import sources
-from cloud.db.postgres_store import PostgresStore
 from cloud.registry_feed import RegistryFeed
-from cloud.services.processor import Processor
-from cloud.services.store import Transaction
-from cloud.services.transponder import Transponder
-from protocols.batch import BatchKey, RecordBatch, encode_records
-from protocols.block import encode_block
-from protocols.messages import Clock, ClockState, Lane, Origin, Priority
-from protocols.shipment import Consignment, MessageBatch, Run, decode_messages, encode_shipment
+from protocols.messages import Anchor, Clock, ClockState, Lane
+from protocols.shipment import MessageBatch
+from tests.contract.pipeline import EPOCH, Pipeline
 
 if TYPE_CHECKING:
     from tests.contract.api_server import Api
 
 pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
 
-EPOCH = 0x1234
 DEADLINE_S = 10.0
-
-
-class Pipeline:
-    """Takes payloads the way from the receiver to the databases, without the bus between."""
-
-    def __init__(self, api: Api, feed: RegistryFeed) -> None:
-        self._api = api
-        self._feed = feed
-        self._seq = 0
-        self.batches: list[MessageBatch] = []
-
-    async def take(self, alias: str, *payloads: bytes, received_ms: Sequence[int] | None = None) -> MessageBatch:
-        """Records of one device; each second one, or as given. The message batch that the writer got."""
-        api = self._api
-        times = received_ms or [api.now_ms + 1000 * (self._seq + place) for place in range(len(payloads))]
-        batch = RecordBatch(
-            BatchKey(1, self._seq),
-            Clock(1, 0, ClockState.SYNCHRONIZED),
-            times[0],
-            [Origin("boats", "serial", alias, "up", "", "mqtt")],
-            [0] * len(payloads),
-            [time - times[0] for time in times],
-            list(payloads),
-        )
-        block = encode_block(
-            [encode_records(batch)],
-            epoch=EPOCH,
-            first_seq=self._seq,
-            records=len(payloads),
-            newest_ms=max(times),
-            priority=Priority.TELEMETRY,
-        )
-        async with api.database.transaction() as conn:
-            source_id = await sources.number(conn, "demo", "rest")
-        run = Run(source_id, EPOCH, self._seq, len(payloads))
-        store = PostgresStore(api.database)
-
-        async def accept(tx: Transaction) -> int:
-            accepted = await tx.claim("receiver", [run])
-            accepted.count(source_id, EPOCH, "accepted", run.count)
-            await tx.settle(accepted)
-            return await tx.newest_revision("demo", held=False)
-
-        await self._feed.refresh("demo", await store.run(accept))
-        shipment = encode_shipment([Consignment(source_id, block)])
-        outputs = await store.run(lambda tx: Processor(self._feed).handle(tx, [shipment], Lane.LIVE))
-        written = [output.data for output in outputs]
-        await store.run(lambda tx: Transponder(lambda: api.now_ms).handle(tx, written, Lane.LIVE))
-        self._seq += len(payloads)
-        return decode_messages(written[0])
 
 
 @pytest_asyncio.fixture
@@ -172,6 +115,38 @@ async def test_history_says_what_was_made_of_a_message(admin: httpx.AsyncClient,
     assert (keyed["keyed"], keyed["time_replaced"], keyed["event_time"]) == (True, False, api.now_ms - 5000)
     assert (replaced["keyed"], replaced["time_replaced"], replaced["time"]) == (False, True, 4102444800000)
     assert replaced["event_time"] == replaced["received_time"] == api.now_ms + 1000
+
+
+async def test_history_says_how_a_message_came_by_its_time(
+    admin: httpx.AsyncClient, pipeline: Pipeline, api: Api
+) -> None:
+    """A gateway that started in 1970: before the cloud, nothing of its boot was known; with its anchor, true times."""
+    now = api.now_ms
+    boot = Clock(7, 0, ClockState.UNSET)
+    await pipeline.take("bench-01", b'{"n":1}', received_ms=[now])
+    await pipeline.take("bench-01", b'{"n":2}', received_ms=[9000], clock=boot, lane=Lane.BACKFILL)
+    anchor = Anchor(7, 20_000, now - 60_000, 40, "cloud")
+    source = await pipeline.source()
+    await pipeline.store.run(lambda tx: tx.keep_anchors(source, [anchor]))
+    await pipeline.take("bench-01", b'{"n":3}', received_ms=[10_000], clock=boot, lane=Lane.BACKFILL)
+    rows = {row["data"]["n"]: row for row in (await admin.get(f"{PATH}/history")).json()["items"]}
+    shown = {
+        n: {key: row[key] for key in ("event_time", "received_time", "clock", "time_error_ms", "late")}
+        for n, row in rows.items()
+    }
+    assert shown == {
+        1: {"event_time": now, "received_time": now, "clock": "synchronized", "time_error_ms": None, "late": False},
+        2: {"event_time": 9000, "received_time": 9000, "clock": "unsure", "time_error_ms": None, "late": True},
+        3: {
+            "event_time": now - 70_000,
+            "received_time": 10_000,
+            "clock": "corrected",
+            "time_error_ms": 41,
+            "late": True,
+        },
+    }
+    held = (await admin.get(f"{PATH}/current")).json()["attributes"]["n"]
+    assert held["value"] == 1, "what is late is never current if older"
 
 
 async def test_history_as_lines_has_no_pages(
