@@ -21,8 +21,8 @@ import msgspec
 from edge.data_folder import write_whole
 from edge.listeners.clock import ClockSource
 from protocols.errors import UNREADABLE
-from protocols.messages import Anchor, ClockState
-from protocols.times import true_time
+from protocols.messages import Anchor, Clock, ClockState
+from protocols.times import anchor_at, true_time
 from tidegate.logs import get_logger
 
 FILE: Final = "anchors.json"
@@ -181,6 +181,14 @@ class Anchors:
         if self._is_disputed and not was_disputed:
             _log.warning("the kernel says that the clock is synchronized, the cloud does not", cloud_ahead_ms=ahead_ms)
         return not self._is_disputed
+
+    def true_received_ms(self, clock: Clock, received_ms: int) -> int:
+        """True time of what a clock of this machine stamped, as far as it is known by now."""
+        anchors = self._boots.get(clock.boot)
+        if clock.state is ClockState.SYNCHRONIZED or not anchors:
+            return received_ms
+        boot_ms = received_ms - clock.offset_ms
+        return true_time(anchor_at(anchors, boot_ms), boot_ms)[0]
 
     @property
     def is_disputed(self) -> bool:

@@ -123,13 +123,13 @@ def _parts(
     downlink = GatewayDownlink(replica, listeners, true_ms=clock.true_ms)
     monotonic_s = asyncio.get_running_loop().time
     sender = Sender(log, log.accept, monotonic_s=monotonic_s)
-    recorder = Recorder(hub.connect(), log)
+    recorder = Recorder(hub.connect(), log, anchors.true_received_ms)
     books = GatewayBooks(
         log,
         anchors,
         listeners,
         refused=lambda: refused_records(recorder, collector),
-        wall_ms=clock.wall_ms,
+        true_ms=clock.true_ms,
         look_again=sender.look_again,
     )
     link = _link(config, identity, clock, replica, log, sender, downlink, books)

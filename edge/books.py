@@ -34,7 +34,7 @@ class GatewayBooks:
         listeners: Sequence[Listener],
         *,
         refused: Callable[[], Mapping[str, int]],
-        wall_ms: Callable[[], int],
+        true_ms: Callable[[], int],
         look_again: Callable[[], None],
     ) -> None:
         """`refused`: records that did not get into the log, by reason; `look_again`: there is more to send."""
@@ -42,7 +42,7 @@ class GatewayBooks:
         self._anchors = anchors
         self._listeners = listeners
         self._refused = refused
-        self._wall_ms = wall_ms
+        self._true_ms = true_ms
         self._look_again = look_again
 
     def greeted(self, server_time_ms: int, round_trip_ms: int) -> None:
@@ -65,7 +65,7 @@ class GatewayBooks:
         self._log.gaps_kept(gaps, [(span.epoch, span.first, span.end) for span in has])
 
     def standing(self) -> Standing:
-        now_ms = self._wall_ms()
+        now_ms = self._true_ms()
         epochs = self._log.accounting().epochs
         return Standing(
             at_ms=now_ms,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from protocols.batch import decode_records
 from protocols.errors import LimitError, WireError
+from protocols.messages import Clock
 from sync.bus.contract import Bus, Delivery
 from sync.log.log import Entry, EntryTooLargeError, Log, LogFailedError, LogFullError
 from tidegate.logs import get_logger
@@ -25,7 +26,7 @@ FULL: Final = "log-full"
 RECEIVED_MS_MAX: Final = 253_402_300_799_999
 """The year 9999, where dates in most languages end."""
 KEY_MAX: Final = 2**63 - 1
-"""Of both numbers of a batch's key: what the log's ranges and every database can hold."""
+"""Of both numbers of a batch's key, and of a boot: what the log's ranges and every database can hold."""
 
 _log = get_logger("edge.recorder")
 
@@ -44,12 +45,15 @@ class RecorderCounts(msgspec.Struct):
 class Recorder:
     """The only reader that counts on `inbound`: a batch is acknowledged once the log has synced it."""
 
-    def __init__(self, bus: Bus, log: Log) -> None:
+    def __init__(self, bus: Bus, log: Log, true_received_ms: Callable[[Clock, int], int] | None = None) -> None:
+        """`true_received_ms(clock, received_ms)`: true time of what a clock stamped, as far as it is known by now. The
+        log's ages go by it, so that no clock that is off makes what is new look old; records stay as they came."""
         self.counts = RecorderCounts()
         self.trouble = ""
         """Why the last append failed; empty: it did not."""
         self._bus = bus
         self._durable = log
+        self._true_received_ms = true_received_ms or (lambda _, received_ms: received_ms)
 
     async def run(self) -> None:
         """Until cancelled; then publishers that have no answer publish again, and the log knows their keys. Appends
@@ -66,7 +70,7 @@ class Recorder:
         good: list[tuple[Delivery, Entry]] = []
         for delivery in deliveries:
             try:
-                good.append((delivery, _entry(delivery.data)))
+                good.append((delivery, self._entry(delivery.data)))
             except WireError as error:
                 self._count_refused(error.code, 1)
                 _log.warning("batch refused", code=error.code, reason=error.detail)
@@ -106,22 +110,25 @@ class Recorder:
                 _log.info("the log takes records again")
         self.trouble = f"{code}: {detail}" if code else ""
 
+    def _entry(self, data: bytes) -> Entry:
+        """Raises a WireError for what must not get into the log: any process of this machine may publish."""
+        batch = decode_records(data)
+        oldest_ms = batch.base_ms + min(batch.received_delta_ms)
+        newest_ms = batch.base_ms + max(batch.received_delta_ms)
+        if oldest_ms < 0 or newest_ms > RECEIVED_MS_MAX:
+            raise LimitError(f"received times from {oldest_ms} to {newest_ms} ms; allowed are 0 to {RECEIVED_MS_MAX}")
+        if not (0 <= batch.key.run <= KEY_MAX and 0 <= batch.key.counter <= KEY_MAX):
+            raise LimitError(f"key ({batch.key.run}, {batch.key.counter}); both are 0 to {KEY_MAX}")
+        if not (0 <= batch.clock.boot <= KEY_MAX and abs(batch.clock.offset_ms) <= RECEIVED_MS_MAX):
+            raise LimitError(f"clock of boot {batch.clock.boot}, {batch.clock.offset_ms} ms; no clock is like that")
+        return Entry(
+            data=data,
+            key=batch.key,
+            records=len(batch),
+            newest_ms=self._true_ms(batch.clock, newest_ms),
+            priority=max(origin.priority for origin in batch.origins),
+            oldest_ms=self._true_ms(batch.clock, oldest_ms),
+        )
 
-def _entry(data: bytes) -> Entry:
-    """Raises a WireError for what must not get into the log: any process of this machine may publish."""
-    batch = decode_records(data)
-    oldest_ms = batch.base_ms + min(batch.received_delta_ms)
-    newest_ms = batch.base_ms + max(batch.received_delta_ms)
-    if oldest_ms < 0 or newest_ms > RECEIVED_MS_MAX:
-        raise LimitError(f"received times from {oldest_ms} to {newest_ms} ms; allowed are 0 to {RECEIVED_MS_MAX}")
-    if not (0 <= batch.key.run <= KEY_MAX and 0 <= batch.key.counter <= KEY_MAX):
-        raise LimitError(f"key ({batch.key.run}, {batch.key.counter}); both are 0 to {KEY_MAX}")
-    priority = max(origin.priority for origin in batch.origins)
-    return Entry(
-        data=data,
-        key=batch.key,
-        records=len(batch),
-        newest_ms=newest_ms,
-        priority=priority,
-        oldest_ms=oldest_ms,
-    )
+    def _true_ms(self, clock: Clock, received_ms: int) -> int:
+        return min(max(self._true_received_ms(clock, received_ms), 0), RECEIVED_MS_MAX)

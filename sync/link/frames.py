@@ -213,9 +213,10 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     """Up, without an answer: where records are at the gateway, as of now."""
 
     at_ms: int
-    """The gateway's wall clock."""
+    """True time, as far as the gateway knows it."""
     complete_ms: int
-    """All records received before this time, by the gateway's wall clock, are accepted or gaps."""
+    """All records received before this time, which is true as far as the gateway knew it when it recorded them, are
+    accepted or gaps."""
     ends: tuple[tuple[int, int], ...]
     """(epoch, number after its newest record), of epochs with pending records and the one being written."""
     pending: tuple[Span, ...]

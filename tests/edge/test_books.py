@@ -41,7 +41,7 @@ class Site:
             self.anchors,
             self.listeners,
             refused=lambda: self.refused,
-            wall_ms=lambda: START_MS + 60_000,
+            true_ms=lambda: START_MS + 60_000,
             look_again=self._look,
         )
 

@@ -30,11 +30,15 @@ def batch(counter: int, payloads: list[bytes], *, base_ms: int = NOW_MS, run: in
     return RecordBatch(BatchKey(run, counter), clock, base_ms, [ORIGIN], [0] * rows, [0] * rows, payloads)
 
 
+def clocked(clock: Clock) -> RecordBatch:
+    return msgspec.structs.replace(batch(0, [b"x"]), clock=clock)
+
+
 class World:
     def __init__(self, log: Log, hub: ZeroMqHub) -> None:
         self.log = log
         self.bus: ZeroMqBus = hub.connect()
-        self.recorder = Recorder(hub.connect(), log)
+        self.recorder = Recorder(hub.connect(), log, lambda clock, received_ms: received_ms - clock.offset_ms)
 
     async def publish(self, made: RecordBatch) -> None:
         async with asyncio.timeout(10):
@@ -75,6 +79,17 @@ async def test_a_published_batch_is_in_the_log_once(world: World) -> None:
     assert (world.recorder.counts.batches, world.recorder.counts.records) == (2, 4)
 
 
+async def test_what_waits_is_as_old_as_it_truly_is(world: World) -> None:
+    """The clock that stamped it was a thousand days ahead; the record itself stays as it came."""
+    ahead_ms = 1000 * 24 * 3600 * 1000
+    clock = Clock(1, ahead_ms, ClockState.RESTORED)
+    await world.publish(msgspec.structs.replace(clocked(clock), base_ms=NOW_MS + ahead_ms))
+    assert world.log.accounting().oldest_pending_ms == NOW_MS
+    reader = world.log.reader("test")
+    ((_, (made,)),) = [open_block(block) for block in await reader.next(1, 1 << 20)]
+    assert (made.base_ms, made.clock) == (NOW_MS + ahead_ms, clock)
+
+
 async def test_batches_that_come_together_keep_their_order(world: World) -> None:
     made = [batch(counter, [b"%d" % counter]) for counter in range(200)]
     await asyncio.gather(*(world.publish(one) for one in made))
@@ -89,6 +104,9 @@ async def test_batches_that_come_together_keep_their_order(world: World) -> None
         (batch(0, [b"x"], run=-1), "limit"),
         (batch(0, [b"x"], run=1 << 63), "limit"),
         (batch(0, []), "limit"),
+        (clocked(Clock(-1, 0, ClockState.UNSET)), "limit"),
+        (clocked(Clock(1 << 63, 0, ClockState.UNSET)), "limit"),
+        (clocked(Clock(1, -(1 << 62), ClockState.UNSET)), "limit"),
     ],
 )
 async def test_what_the_log_cannot_hold_is_refused(world: World, made: RecordBatch, code: str) -> None:
