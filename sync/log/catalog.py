@@ -149,6 +149,15 @@ class Catalog:
         self.changes += 1
         return True
 
+    def may_lose(self, segment: Segment) -> bool:
+        """Whether something of it may be evicted now: nothing of it is being written or in flight."""
+        in_flight = self.epochs[segment.epoch].in_flight
+        return segment.sealed and not in_flight.held(segment.first_seq, segment.end_seq)
+
+    @property
+    def evicted_ranges(self) -> int:
+        return sum(epoch.evicted.parts for epoch in self.epochs.values())
+
     def keep_gaps(self, gaps: Iterable[Gap]) -> None:
         """The cloud has them."""
         for gap in gaps:
@@ -217,12 +226,13 @@ class Catalog:
 
     def done(self) -> list[Segment]:
         """Segments that may go: sealed, all their records settled. Never the last one: its header and its blocks are
-        what tells the batch keys after a restart."""
-        return [segment for segment in self._done.values() if segment.ordinal != self._ordinals[-1]]
+        what tells the batch keys after a restart. Oldest first."""
+        return [self._done[ordinal] for ordinal in sorted(self._done) if ordinal != self._ordinals[-1]]
 
-    def drop(self, segments: Iterable[Segment]) -> None:
-        """Their files are gone for good."""
+    def drop(self, segments: Iterable[Segment], *, now_ms: int) -> None:
+        """Their files are gone for good, and with them what became pending again at the last moment."""
         for segment in segments:
+            self.lose(GapKind.DAMAGED, segment, [(segment.first_seq, segment.end_seq)], now_ms=now_ms)
             del self._segments[segment.ordinal]
             self._ordinals.remove(segment.ordinal)
             self._done.pop(segment.ordinal, None)
@@ -286,7 +296,8 @@ class Catalog:
     def state(self, without: Iterable[Segment] = ()) -> State:
         """What is to be remembered, for when the segments `without` are gone."""
         kept = set(self._ordinals).difference(segment.ordinal for segment in without)
-        last = [self._segments[ordinal] for ordinal in sorted(kept) if ordinal + 1 not in kept]
+        # Those that are to go, too: a crash may come before they do.
+        last = [self._segments[ordinal] for ordinal in self._ordinals if ordinal + 1 not in kept]
         ends = [segment.ended for segment in last if segment.sealed]
         epochs = [
             EpochState(

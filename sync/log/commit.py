@@ -229,16 +229,20 @@ class GroupCommit:
         self._on_written(written)
 
     def _split(self, entries: list[Entry]) -> list[list[Entry]]:
-        """Into blocks: one, unless a single append brought more than fits."""
-        groups: list[list[Entry]] = [[]]
-        size = 0
-        for entry in entries:
-            entry_size = len(entry.data) + ENTRY_OVERHEAD_BYTES
-            if size + entry_size > self._size_max or len(groups[-1]) == _BATCHES_MAX:
-                groups.append([])
-                size = 0
-            groups[-1].append(entry)
-            size += entry_size
+        """Into blocks: one for each priority, the highest first, unless a single append brought more than fits."""
+        groups: list[list[Entry]] = []
+        for priority in sorted({entry.priority for entry in entries}, reverse=True):
+            groups.append([])
+            size = 0
+            for entry in entries:
+                if entry.priority != priority:
+                    continue
+                entry_size = len(entry.data) + ENTRY_OVERHEAD_BYTES
+                if size + entry_size > self._size_max or len(groups[-1]) == _BATCHES_MAX:
+                    groups.append([])
+                    size = 0
+                groups[-1].append(entry)
+                size += entry_size
         return groups
 
     def _settle(self, ticket: _Ticket, error: LogError | None) -> None:

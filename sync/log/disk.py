@@ -54,7 +54,12 @@ class Disk(Protocol):
         ...
 
     def truncate(self, path: Path, size_bytes: int) -> None:
-        """Cuts the file; a crash may undo it."""
+        """Cuts the file; when it returns, no crash undoes it."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Gives a file another name in its directory, and with it the place of a file that has it. A crash leaves
+        either both as they were or this done; when it returns, it is done."""
         ...
 
     def remove(self, paths: Sequence[Path]) -> None:
@@ -102,7 +107,16 @@ class RealDisk:
             os.close(descriptor)
 
     def truncate(self, path: Path, size_bytes: int) -> None:
-        os.truncate(path, size_bytes)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+        _sync_directory(target.parent)
 
     def remove(self, paths: Sequence[Path]) -> None:
         for path in paths:

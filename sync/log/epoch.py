@@ -29,7 +29,7 @@ class Folded(msgspec.Struct, frozen=True, array_like=True):
 class Epoch:
     """Records 0 to `end_seq` of one opening."""
 
-    __slots__ = ("accepted", "end_seq", "epoch", "evicted", "folded", "in_flight", "segments", "settled")
+    __slots__ = ("accepted", "end_seq", "epoch", "evicted", "folded", "in_flight", "segments", "settled", "taken_back")
 
     def __init__(self, epoch: int, folded: Folded | None = None) -> None:
         self.epoch = epoch
@@ -40,6 +40,8 @@ class Epoch:
         self.evicted = Ranges()
         self.settled = Ranges([(0, self.folded.seq)])
         self.in_flight = Ranges()
+        self.taken_back = 0
+        """How often accepted records became pending again."""
         self.segments: list[Segment] = []
         """Rising."""
 
@@ -106,6 +108,7 @@ class Epoch:
     def take_back(self, first_seq: int, end_seq: int) -> list[tuple[int, int]]:
         """Those of them that are accepted and in a segment are pending again, others that are accepted are damaged;
         returns the latter."""
+        self.taken_back += 1
         lost: list[tuple[int, int]] = []
         held = Ranges((segment.first_seq, segment.end_seq) for segment in self.segments)
         for start, end in self.accepted.held(first_seq, end_seq):

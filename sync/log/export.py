@@ -91,11 +91,11 @@ def _sources(disk: Disk, directory: Path) -> tuple[list[_Source], State | None]:
     headers: dict[int, SegmentHeader | None] = {}
     for ordinal in sorted(ordinals):
         try:
-            headers[ordinal] = read_header(functools.partial(disk.read, directory / segment_name(ordinal)))
+            headers[ordinal] = read_header(functools.partial(disk.read, directory / segment_name(ordinal)), ordinal)
         except (FileNotFoundError, VersionError):
             continue  # trimmed meanwhile, or not for this version to read
     _, state = read_state(functools.partial(disk.read, directory / name) for name in state_names())
-    ends = known_ends(headers.values(), state)
+    ends = known_ends(headers.items(), state)
     void = void_ordinals(headers.items())
     return [
         _Source(directory / segment_name(ordinal), ordinals[ordinal], header, ends.get(ordinal))

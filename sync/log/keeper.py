@@ -1,20 +1,28 @@
-"""Housekeeping of the directory: prepares segments ahead, remembers what is accepted, removes what is done with."""
+"""Housekeeping of the directory: prepares segments ahead, remembers what is accepted, removes what is done with, and
+evicts where there is no room."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from protocols.messages import GapKind, Priority
 from sync.log.catalog import Catalog
-from sync.log.disk import Disk, SyncedFile
+from sync.log.disk import Disk
 from sync.log.errors import LogFailedError, LogFullError
-from sync.log.segment import Ended, Segment, segment_name
-from sync.log.settings import CUT_FROM_BYTES, STATE_BYTES, STATE_FILE_BYTES, STATE_INTERVAL_S, LogSettings
-from sync.log.state import encode_state, state_name, state_names
+from sync.log.eviction import limit_losses, victim
+from sync.log.rewrite import Survey, survey, write
+from sync.log.segment import RESERVE_NAME, Ended, Segment, segment_name
+from sync.log.settings import CUT_FROM_BYTES, STATE_BYTES, STATE_INTERVAL_S, LogSettings
+from sync.log.state import encode_state
+from sync.log.state_files import StateFiles
 from sync.log.threads import DiskThread, start_task
+from sync.ranges import Ranges
 from tidegate.logs import get_logger
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -35,7 +43,9 @@ class Keeper:
         next_ordinal: int,
         generation: int,
         foreign_bytes: int,
+        wall_ms: Callable[[], int],
         on_removed: Callable[[Sequence[Segment]], None],
+        on_rewritten: Callable[[Segment], None],
     ) -> None:
         self.spares: list[int] = []
         """Ordinals of prepared segments, ready for the writer."""
@@ -46,13 +56,18 @@ class Keeper:
         self._next_ordinal = next_ordinal
         self._generation = generation
         self._foreign_bytes = foreign_bytes
+        self._wall_ms = wall_ms
         self._on_removed = on_removed
+        self._on_rewritten = on_rewritten
         self._thread = DiskThread("log-keeper")
-        self._preparing = asyncio.Lock()
-        self._creating_bytes = 0
+        self._working = asyncio.Lock()
+        self._has_reserve = False
+        """One more file, for a segment to be rewritten into when there is no room to make one."""
+        self._in_hand_bytes = 0
+        """Of a segment that is being prepared or rewritten."""
         self._spoiled: list[int] = []
         self._to_cut: list[Segment] = []
-        self._state_files: dict[str, SyncedFile] = {}
+        self._state = StateFiles(disk, directory)
         self._written_changes = -1
         self._written_active: Ended | None = None
         self._write_after_s = 0.0
@@ -65,8 +80,9 @@ class Keeper:
     @property
     def used_bytes(self) -> int:
         """All files of the directory."""
-        waiting = (len(self.spares) + len(self._spoiled)) * self._settings.segment_bytes
-        return self._catalog.segment_bytes + STATE_BYTES + self._foreign_bytes + self._creating_bytes + waiting
+        prepared = len(self.spares) + len(self._spoiled) + self._has_reserve
+        waiting = prepared * self._settings.segment_bytes
+        return self._catalog.segment_bytes + STATE_BYTES + self._foreign_bytes + self._in_hand_bytes + waiting
 
     def start(self) -> None:
         self._task = start_task(self._keep(), "keeper")
@@ -84,24 +100,18 @@ class Keeper:
             await self._task
         if self._reminder is not None:
             self._reminder.cancel()
-        await self._thread.run(self._close_state)
+        await self._thread.run(self._state.close)
         self._thread.close()
 
     async def prepare(self, count: int) -> None:
         """Returns once `spares` holds that many. Raises LogFullError if there is no room for all of them,
         LogFailedError if the disk does not make them."""
-        async with self._preparing:
-            while len(self.spares) < count:
-                if not self._has_room():
-                    raise LogFullError(
-                        f"the log holds {self.used_bytes:,} bytes; another segment of {self._settings.segment_bytes:,} "
-                        f"would pass the limit of {self._settings.max_bytes:,}"
-                    )
-                try:
-                    await self._create()
-                except OSError as error:
-                    text = f"cannot prepare a segment in {self._directory}: {error}"
-                    raise (LogFullError if error.errno in _NO_ROOM else LogFailedError)(text) from error
+        async with self._working:
+            try:
+                await self._fill(count)
+            except OSError as error:
+                text = f"cannot prepare a segment in {self._directory}: {error}"
+                raise (LogFullError if error.errno in _NO_ROOM else LogFailedError)(text) from error
 
     def used(self, ordinal: int) -> None:
         """The writer has taken this spare; the catalog has it now."""
@@ -138,26 +148,134 @@ class Keeper:
                 self._failing = False
 
     async def _round(self) -> None:
-        await self._remove()
-        while self._to_cut:
-            await self._cut(self._to_cut.pop())
-        if not self._closing:
-            async with self._preparing:
-                if not self.spares and self._has_room():
-                    await self._create()
-        await self._remember()
+        async with self._working:
+            await self._remove()
+            while self._to_cut:
+                await self._cut(self._to_cut.pop())
+            if not self._closing:
+                with contextlib.suppress(LogFullError):  # whoever appends is told
+                    await self._fill(1)
+            await self._remember()
 
     async def _remove(self) -> None:
+        """What is done with, but for the newest that are retained, and what is spoiled."""
         done = self._catalog.done()
+        size = sum(segment.size_bytes for segment in done)
+        count = 0
+        while size > self._settings.retain_acked_bytes:
+            size -= done[count].size_bytes
+            count += 1
+        await self._drop(done[:count])
+        spoiled = list(self._spoiled)
+        if spoiled:
+            await self._thread.run(self._disk.remove, [self._path(ordinal) for ordinal in spoiled])
+            del self._spoiled[: len(spoiled)]
+
+    async def _drop(self, done: Sequence[Segment]) -> None:
+        """Segments of which all records are settled."""
         if done:
             await self._write_state(done)
-        spoiled = list(self._spoiled)
-        ordinals = [segment.ordinal for segment in done] + spoiled
-        if ordinals:
-            await self._thread.run(self._disk.remove, [self._path(ordinal) for ordinal in ordinals])
-            del self._spoiled[: len(spoiled)]
-            self._catalog.drop(done)
+            await self._thread.run(self._disk.remove, [self._path(segment.ordinal) for segment in done])
+            self._catalog.drop(done, now_ms=self._wall_ms())
             self._on_removed(done)
+
+    async def _fill(self, count: int) -> None:
+        """Prepares segments until there are that many spares. Raises LogFullError where the log's limit is reached and
+        nothing may go, OSError where the disk does not make them."""
+        while len(self.spares) < count or self._lacks_reserve:
+            if self.used_bytes + self._settings.segment_bytes > self._settings.max_bytes:
+                if not await self._make_room():
+                    raise LogFullError(
+                        f"the log holds {self.used_bytes:,} bytes; another segment of "
+                        f"{self._settings.segment_bytes:,} would pass the limit of {self._settings.max_bytes:,}"
+                    )
+                continue
+            try:
+                await self._create()
+            except OSError as error:
+                if error.errno not in _NO_ROOM or not await self._make_room():
+                    raise
+
+    @property
+    def _lacks_reserve(self) -> bool:
+        return self._settings.evict and not self._has_reserve
+
+    async def _make_room(self) -> bool:
+        """Whether something could go: what the cloud has, else what is evicted first."""
+        done = self._catalog.done()
+        if done:
+            await self._drop(done[:1])
+            return True
+        while self._settings.evict:
+            found = victim(self._catalog, may_rewrite=self._has_reserve)
+            if found is None:
+                return False
+            if await self._evict(*found):
+                return True
+        return False
+
+    async def _evict(self, segment: Segment, least: Priority) -> bool:
+        """Lets go of what is below that priority in the segment. False: that made no room, and nothing was lost."""
+        epoch = self._catalog.epochs[segment.epoch]
+        settled, taken_back = Ranges(epoch.settled.held(segment.first_seq, segment.end_seq)), epoch.taken_back
+        first = segment.find(segment.first_seq)
+        read = functools.partial(self._disk.read, self._path(segment.ordinal))
+        try:
+            seen = await self._thread.run(
+                survey, read, first, segment.ended, epoch=segment.epoch, least=least, settled=settled
+            )
+        except OSError as error:
+            return self._give_up(segment, error)
+        if not self._catalog.may_lose(segment) or epoch.taken_back != taken_back:
+            return False
+        segment.classes = seen.classes
+        limit_losses(seen.runs, settled, self._catalog.evicted_ranges)
+        self._catalog.lose(GapKind.DAMAGED, segment, seen.missing, now_ms=self._wall_ms())
+        if any(run.is_kept for run in seen.runs):
+            return self._has_reserve and await self._rewrite(segment, least, seen)
+        self._lose(segment, [(segment.first_seq, segment.end_seq)])
+        await self._drop([segment])
+        return True
+
+    async def _rewrite(self, segment: Segment, least: Priority, seen: Survey) -> bool:
+        """Keeps some runs of the segment's blocks, in a file that takes the place of its own."""
+        going = [run for run in seen.runs if not run.is_kept]
+        segment.packed = least
+        if not going:
+            return False
+        reserve = self._directory / RESERVE_NAME
+        self._lose(segment, [(run.first_seq, run.end_seq) for run in going])
+        self._has_reserve = False
+        self._in_hand_bytes = self._settings.segment_bytes
+        try:
+            ended, marks = await self._thread.run(
+                write, self._disk, self._path(segment.ordinal), reserve, segment, seen.runs
+            )
+            await self._write_state(())
+            segment.is_moving = True
+            await self._thread.run(self._disk.rename, reserve, self._path(segment.ordinal))
+            segment.replace(marks, ended)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the next start removes it
+                await self._thread.run(self._disk.remove, [reserve])
+            self._give_up(segment, error)
+            return True  # that of the reserve
+        finally:
+            segment.is_moving = False
+            self._in_hand_bytes = 0
+        self._on_rewritten(segment)
+        return True
+
+    def _give_up(self, segment: Segment, error: OSError) -> bool:
+        """Others are evicted instead."""
+        logger.warning("segment cannot be rewritten", file=str(self._path(segment.ordinal)), reason=str(error))
+        segment.packed = Priority.ALARM
+        return False
+
+    def _lose(self, segment: Segment, parts: Sequence[tuple[int, int]]) -> None:
+        lost = self._catalog.lose(GapKind.EVICTED, segment, parts, now_ms=self._wall_ms())
+        epoch = f"{segment.epoch:016x}"
+        logger.warning("log full: records evicted", epoch=epoch, first_seq=parts[0][0], records=lost)
 
     async def _cut(self, segment: Segment) -> None:
         if self._catalog.get(segment.ordinal) is segment:
@@ -165,14 +283,21 @@ class Keeper:
             segment.size_bytes = segment.end_bytes
 
     async def _create(self) -> None:
-        ordinal = self._next_ordinal
-        self._next_ordinal += 1
-        self._creating_bytes = self._settings.segment_bytes
+        """A reserve, if there is none, else a spare."""
+        lacking, ordinal = self._lacks_reserve, self._next_ordinal
+        path = self._directory / RESERVE_NAME if lacking else self._path(ordinal)
+        self._in_hand_bytes = self._settings.segment_bytes
         try:
-            await self._thread.run(self._disk.create, self._path(ordinal), self._settings.segment_bytes)
-            self.spares.append(ordinal)
+            if lacking:
+                await self._thread.run(self._disk.remove, [path])  # of a rewriting that failed, maybe
+            await self._thread.run(self._disk.create, path, self._settings.segment_bytes)
         finally:
-            self._creating_bytes = 0
+            self._in_hand_bytes = 0
+            self._next_ordinal += not lacking
+        if lacking:
+            self._has_reserve = True
+        else:
+            self.spares.append(ordinal)
 
     async def _remember(self) -> None:
         """Writes the state if it has changed: at most once an interval, at once when closing. How far the log goes is
@@ -199,41 +324,10 @@ class Keeper:
         generation = self._generation + 1
         state = self._catalog.state(without)
         data = encode_state(state, generation)
-        await self._thread.run(self._write_state_file, state_name(generation), data)
+        await self._thread.run(self._state.write, generation, data)
         self._generation = generation
         self._written_changes = changes
         self._written_active = state.active
-
-    def _write_state_file(self, name: str, data: bytes) -> None:
-        self._open_state()
-        file = self._state_files[name]
-        try:
-            file.write((data,), 0)
-        except OSError:
-            # A file whose sync failed is never written again. The other one holds what was remembered before.
-            del self._state_files[name]
-            file.close()
-            self._disk.remove([self._directory / name])
-            raise
-
-    def _open_state(self) -> None:
-        """Sees to it that both files are there, with their room."""
-        missing = [name for name in state_names() if name not in self._state_files]
-        sizes = self._disk.sizes(self._directory) if missing else {}
-        for name in missing:
-            path = self._directory / name
-            if sizes.get(name) != STATE_FILE_BYTES:
-                self._disk.remove([path])
-                self._disk.create(path, STATE_FILE_BYTES)
-            self._state_files[name] = self._disk.open(path)
-
-    def _close_state(self) -> None:
-        for file in self._state_files.values():
-            file.close()
-        self._state_files.clear()
-
-    def _has_room(self) -> bool:
-        return self.used_bytes + self._settings.segment_bytes <= self._settings.max_bytes
 
     def _path(self, ordinal: int) -> Path:
         return self._directory / segment_name(ordinal)

@@ -108,7 +108,9 @@ class Log:
             next_ordinal=recovered.next_ordinal,
             generation=recovered.generation,
             foreign_bytes=recovered.foreign_bytes,
+            wall_ms=wall_ms,
             on_removed=self._note_removed,
+            on_rewritten=self._note_rewritten,
         )
         self._commit = GroupCommit(
             self._writer,
@@ -338,6 +340,12 @@ class Log:
     def _note_removed(self, segments: Sequence[Segment]) -> None:
         for reader in self._readers:
             reader.removed(segments)
+
+    def _note_rewritten(self, segment: Segment) -> None:
+        self._tail.forget(segment.ordinal)
+        self._oldest.rewritten(segment)
+        for reader in self._readers:
+            reader.rewritten(segment)
 
     def _note_damage(self, segment: Segment, first_seq: int, end_seq: int) -> int:
         lost = self._catalog.lose(GapKind.DAMAGED, segment, [(first_seq, end_seq)], now_ms=self._wall_ms())

@@ -59,6 +59,11 @@ class OldestPending:
         self._seek(segment, seq, place.offset)
         return before_ms
 
+    def rewritten(self, segment: Segment) -> None:
+        """Its blocks have other places now."""
+        if self._known is not None and self._known.position.ordinal == segment.ordinal:
+            self._known = None
+
     def complete_ms(self, now_ms: int) -> int:
         """All records received before this time, Unix ms, are settled: at most `now_ms`."""
         oldest_ms = self.newest_ms()

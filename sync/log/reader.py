@@ -146,6 +146,12 @@ class LogReader:
                 self._ahead.clear()
         self._more.set()
 
+    def rewritten(self, segment: Segment) -> None:
+        """Its blocks have other places now."""
+        if segment.ordinal == self._at.ordinal:
+            self._move(segment.ordinal, Mark(self._seq, segment.find(self._seq).offset, 0))
+        self._more.set()
+
     def _move(self, ordinal: int, mark: Mark) -> None:
         self._moves += 1
         self._ahead.clear()

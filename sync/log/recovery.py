@@ -23,6 +23,7 @@ from sync.log.disk import Disk
 from sync.log.keys import KeyTable
 from sync.log.scan import Read, read_around_damage, scan_blocks, written_bytes
 from sync.log.segment import (
+    RESERVE_NAME,
     Ended,
     Mark,
     Segment,
@@ -65,6 +66,7 @@ def recover(disk: Disk, directory: Path, *, now_ms: int) -> Recovered:
     """May change the directory: removes files without a record, gives back room behind the last one. `now_ms`: Unix, of
     what is noticed to be lost."""
     sizes = disk.sizes(directory)
+    disk.remove([directory / RESERVE_NAME])  # it may be half written
     generation, state = read_state(functools.partial(disk.read, directory / name) for name in state_names())
     files, foreign_bytes, highest = _files(disk, directory, sizes)
     recovery = _Recovery(disk, directory, state, {segment_ordinal(name) for name in sizes}, now_ms)
@@ -81,14 +83,14 @@ def recover(disk: Disk, directory: Path, *, now_ms: int) -> Recovered:
     )
 
 
-def read_header(read: Read) -> SegmentHeader | None:
+def read_header(read: Read, ordinal: int) -> SegmentHeader | None:
     """A segment's header; None if there is none, or a damaged one. Raises VersionError for a newer one."""
     data = read_around_damage(read, 0, _HEADER_READ_BYTES)
     try:
         size = header_size(data)
         if size > len(data):
             data = read_around_damage(read, 0, size)
-        return decode_header(data)
+        return decode_header(data, ordinal)
     except VersionError:
         raise
     except WireError:
@@ -107,13 +109,17 @@ def read_state(files: Iterable[Read]) -> tuple[int, State | None]:
     return newest
 
 
-def known_ends(headers: Iterable[SegmentHeader | None], state: State | None) -> dict[int, Ended]:
-    """Where segments end, by ordinal, as far as headers of later ones or the state say."""
+def known_ends(files: Iterable[tuple[int, SegmentHeader | None]], state: State | None) -> dict[int, Ended]:
+    """Where segments end, by ordinal, as far as the state or headers say: their own, if they were rewritten, or that of
+    the next one."""
     ends = {end.ordinal: end for end in state.ends} if state else {}
-    for header in headers:
+    rewritten: dict[int, Ended] = {}
+    for ordinal, header in files:
         if header is not None and header.previous.end_bytes:
             ends[header.previous.ordinal] = header.previous
-    return ends
+        if header is not None and header.rewritten is not None:
+            rewritten[ordinal] = header.rewritten
+    return ends | rewritten
 
 
 def void_ordinals(files: Iterable[tuple[int, SegmentHeader | None]]) -> set[int]:
@@ -133,7 +139,7 @@ def _files(disk: Disk, directory: Path, sizes: dict[str, int]) -> tuple[list[_Fi
             continue
         highest = max(highest, ordinal)
         try:
-            header = read_header(functools.partial(disk.read, directory / name))
+            header = read_header(functools.partial(disk.read, directory / name), ordinal)
         except (VersionError, OSError) as error:
             logger.error("segment left alone", file=str(directory / name), reason=str(error))
             foreign_bytes += size
@@ -159,7 +165,7 @@ class _Recovery:
     def load(self, files: list[_File]) -> None:
         """Fills the catalog and the keys."""
         headed = [file for file in files if file.header is not None]
-        ends = known_ends((file.header for file in files), self._state)
+        ends = known_ends(((file.ordinal, file.header) for file in files), self._state)
         void = void_ordinals((file.ordinal, file.header) for file in files)
         keys_from = headed[-1].ordinal if headed else 0
         if headed and headed[-1].header is not None:

@@ -1,7 +1,7 @@
 """One file of the log: a header, blocks one behind the other, zeros to its end.
 
     offset  size  field of the header (little endian)
-    0       4     magic "TGS1" (the digit is the version)
+    0       4     magic "TGS2" (the digit is the version)
     4       4     length of the body
     8       8     epoch
     16      8     first seq: that of the segment's first block
@@ -9,15 +9,27 @@
     32      8     ordinal of the segment that was written before this one; 0: there is none
     40      8     where its synced blocks end, in bytes of that file
     48      8     the seq after its last synced record
-    56      4     CRC-32 (zlib) of bytes 0 to 55 and the body
-    60      …     body: MessagePack, the batch keys that the log had: [[run, [[first counter, end], …]], …]
+    56      1     what its blocks hold: bit p for priority p; 0: not known
+    57      1     the same of this segment, if it was rewritten
+    58      6     zero
+    64      8     where this segment's blocks end, if it was rewritten; else 0
+    72      8     the seq after its last record, if it was rewritten
+    80      4     CRC-32 (zlib) of bytes 0 to 79 and the body
+    84      …     body: MessagePack, the batch keys that the log had: [[run, [[first counter, end], …]], …]
     …       …     blocks (protocols/block.py), all of this epoch, numbers rising
 
 The header is written together with the first block, when both are known. It names the end of the segment before it,
 because what a failed write left behind that end was never acknowledged and must not be read; for the same reason, files
 whose ordinal lies between the two are void.
 
-A file is named by its ordinal, which only rises: `00000001.seg`.
+A segment is rewritten when the log is full and the segment holds records that may go beside others that may not. Then
+it has the numbers that it had, without those that are gone, and tells its own end, as the file after it tells that of
+the file that was there before.
+
+A file is named by its ordinal, which only rises: `00000001.seg`. A segment is rewritten into the file `reserve`, which
+takes its name when it is whole.
+
+Version 1, which is still read, has the CRC at 56 and the body at 60.
 """
 
 from __future__ import annotations
@@ -37,10 +49,14 @@ from protocols.messages import Priority
 from sync.log.keys import KeySnapshot
 from sync.log.settings import MARKS_PER_SEGMENT
 
-MAGIC: Final = b"TGS1"
-_HEAD: Final = struct.Struct("<4sIQQQQQQ")
+MAGIC: Final = b"TGS2"
+_MAGIC_1: Final = b"TGS1"
+_HEAD: Final = struct.Struct("<4sIQQQQQQBB6xQQ")
+_HEAD_1: Final = struct.Struct("<4sIQQQQQQ")
 _CRC: Final = struct.Struct("<I")
-HEADER_BYTES_MIN: Final = _HEAD.size + _CRC.size
+HEADER_BYTES: Final = _HEAD.size + _CRC.size
+"""Without its body."""
+RESERVE_NAME: Final = "reserve"
 _NAME: Final = re.compile(r"(\d{8,})\.seg")
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(KeySnapshot)
@@ -65,6 +81,8 @@ class SegmentHeader(msgspec.Struct, frozen=True):
     created_ms: int
     previous: Ended
     keys: KeySnapshot
+    rewritten: Ended | None = None
+    """The segment's own end, if it was rewritten."""
     size: int = 0
     """Bytes of the whole header; blocks follow."""
 
@@ -81,7 +99,7 @@ def segment_ordinal(name: str) -> int | None:
 
 def encode_header(header: SegmentHeader) -> bytes:
     body = _encoder.encode(header.keys)
-    previous = header.previous
+    previous, own = header.previous, header.rewritten or NOTHING_BEFORE
     head = _HEAD.pack(
         MAGIC,
         len(body),
@@ -91,36 +109,51 @@ def encode_header(header: SegmentHeader) -> bytes:
         previous.ordinal,
         previous.end_bytes,
         previous.end_seq,
+        previous.classes,
+        own.classes,
+        own.end_bytes,
+        own.end_seq,
     )
     return b"".join((head, _CRC.pack(zlib.crc32(body, zlib.crc32(head))), body))
 
 
 def header_size(data: bytes) -> int:
-    """Bytes of the header that starts with `data`, which holds HEADER_BYTES_MIN of them or more."""
-    if len(data) < HEADER_BYTES_MIN:
-        raise MalformedError(f"{len(data)} bytes are shorter than a segment's {HEADER_BYTES_MIN}-byte header")
-    if data[:4] != MAGIC:
-        if data[:3] == MAGIC[:3]:
-            raise VersionError(f"segment version {data[3:4]!r}; this side reads {MAGIC[3:]!r}")
-        raise MalformedError("not a segment: the magic number is missing")
-    return HEADER_BYTES_MIN + int(_HEAD.unpack_from(data)[1])
+    """Bytes of the header that starts with `data`, which holds HEADER_BYTES of them or more."""
+    layout = _layout(data)
+    if len(data) < layout.size + _CRC.size:
+        raise MalformedError(f"{len(data)} bytes are shorter than a segment's header")
+    return layout.size + _CRC.size + int(layout.unpack_from(data)[1])
 
 
-def decode_header(data: bytes) -> SegmentHeader:
-    """`data` starts with a whole header (header_size). Raises a WireError."""
+def decode_header(data: bytes, ordinal: int) -> SegmentHeader:
+    """`data` starts with a whole header (header_size) of this segment. Raises a WireError."""
     size = header_size(data)
     if len(data) < size:
         raise MalformedError(f"segment header of {size:,} bytes ends after {len(data):,}")
-    (crc,) = _CRC.unpack_from(data, _HEAD.size)
-    body = data[HEADER_BYTES_MIN:size]
-    if zlib.crc32(body, zlib.crc32(data[: _HEAD.size])) != crc:
+    layout = _layout(data)
+    (crc,) = _CRC.unpack_from(data, layout.size)
+    body = data[layout.size + _CRC.size : size]
+    if zlib.crc32(body, zlib.crc32(data[: layout.size])) != crc:
         raise ChecksumError("the segment header's CRC-32 does not match")
-    _, _, epoch, first_seq, created_ms, before, before_end_bytes, before_end_seq = _HEAD.unpack_from(data)
+    _, _, epoch, first_seq, created_ms, *ends = layout.unpack_from(data)
+    before, own = (ends[:4], ends[4:]) if layout is _HEAD else (ends, [0, 0, 0])
     try:
         keys = _decoder.decode(body)
     except UNREADABLE as error:
         raise MalformedError(f"segment header's keys: {error}") from None
-    return SegmentHeader(epoch, first_seq, created_ms, Ended(before, before_end_bytes, before_end_seq), keys, size)
+    classes, end_bytes, end_seq = own
+    rewritten = Ended(ordinal, end_bytes, end_seq, classes) if end_bytes else None
+    return SegmentHeader(epoch, first_seq, created_ms, Ended(*before), keys, rewritten, size)
+
+
+def _layout(data: bytes) -> struct.Struct:
+    if data[:4] == MAGIC:
+        return _HEAD
+    if data[:4] == _MAGIC_1:
+        return _HEAD_1
+    if len(data) >= len(MAGIC) and data[:3] == MAGIC[:3]:
+        raise VersionError(f"segment version {data[3:4]!r}; this side reads up to {MAGIC[3:]!r}")
+    raise MalformedError("not a segment: the magic number is missing")
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -145,6 +178,7 @@ class Segment:
         "is_moving",
         "newest_ms",
         "ordinal",
+        "packed",
         "sealed",
         "size_bytes",
         "version",
@@ -169,6 +203,8 @@ class Segment:
         """Of the file: rises when another takes its place."""
         self.is_moving = False
         """True while that is going on: either may be read."""
+        self.packed = -1
+        """What was rewritten, or could not be, to keep only blocks of this priority and higher."""
         self._marks = [first]
         self._oldest_ms = [first.newest_ms]
         """Oldest received time of each mark's block and those behind it, up to the next mark; as far as it is known."""
@@ -208,6 +244,17 @@ class Segment:
             self._oldest_ms.append(oldest_ms)
         elif mark.offset >= last.offset:
             self._oldest_ms[-1] = min(self._oldest_ms[-1], oldest_ms)
+
+    def replace(self, marks: list[Mark], ended: Ended) -> None:
+        """The file was rewritten: fewer blocks of the same numbers. `marks`: places of blocks, rising."""
+        oldest_ms = self.oldest_ms
+        self.size_bytes = self.end_bytes = ended.end_bytes
+        self.classes = ended.classes
+        self._marks = marks[:1]
+        self._oldest_ms = [oldest_ms]
+        for mark in marks[1:]:
+            self.mark(mark, oldest_ms)
+        self.version += 1
 
     def find(self, seq: int) -> Mark:
         """The last known place at or before the record."""

@@ -11,8 +11,9 @@ from protocols.limits import BLOCK_BYTES_MAX
 SEGMENT_BYTES_MIN: Final = 2 * BLOCK_BYTES_MAX
 """A segment of the settings holds its header and at least one of the largest blocks."""
 
-SEGMENTS_MIN: Final = 4
-"""Under the cap: one being written, one prepared, and two that wait, so that trimming one makes room again."""
+SEGMENTS_MIN: Final = 5
+"""Under the cap: one being written, one prepared, one in reserve to rewrite another into, and two that wait, so that
+trimming one makes room again."""
 
 STATE_FILE_BYTES: Final = 256 * 1024
 """One of the two files of the state. Preallocated, so that a full disk cannot keep it from being written."""
@@ -27,6 +28,9 @@ costs one resend; ranges that touch are one, so only a cloud that accepts every 
 LOST_RANGES_MAX: Final = 4096
 """Separate evicted ranges kept over all epochs, and ranges of the gaps that the cloud is told of: 30 KB of the
 state each. What is kept between them (alarms, mostly) decides how many there are; near it, more telemetry is kept."""
+
+LOST_RANGES_SHARE: Final = 8
+"""One segment may take up to one eighth of the lost ranges that are left: then there are always some for the next."""
 
 GAPS_MAX: Final = 512
 """Entries of the book of gaps: 20 KB of the state. More become fewer with wider times."""
@@ -78,7 +82,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         msgspec.Meta(
             ge=STATE_BYTES + SEGMENTS_MIN * SEGMENT_BYTES_MIN,
-            description="All files of the log together never exceed this many bytes; then new messages are refused.",
+            description="All files of the log together never exceed this many bytes.",
         ),
     ] = 2_000_000_000
     segment_bytes: Annotated[
@@ -89,6 +93,14 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
             description="Size of one segment file in bytes; space is given back by whole segments.",
         ),
     ] = 16 * 1024 * 1024
+    evict: Annotated[
+        bool,
+        msgspec.Meta(description="Whether a full log lets the oldest telemetry go; else it refuses new messages."),
+    ] = True
+    retain_acked_bytes: Annotated[
+        int,
+        msgspec.Meta(ge=0, description="Segments that the cloud has are kept up to this many bytes, to send again."),
+    ] = 0
     linger_max_ms: Annotated[
         float,
         msgspec.Meta(

@@ -31,6 +31,11 @@ class Tail:
             _, (_, oldest) = self._blocks.popitem(last=False)
             self._bytes -= len(oldest)
 
+    def forget(self, ordinal: int) -> None:
+        """The segment's blocks have other places now."""
+        for position in [position for position in self._blocks if position.ordinal == ordinal]:
+            self._bytes -= len(self._blocks.pop(position)[1])
+
     def __contains__(self, position: Position) -> bool:
         return position in self._blocks
 

@@ -14,7 +14,7 @@ from protocols.limits import BLOCK_BYTES_MAX, SEQ_MAX
 from sync.log.disk import Disk, SyncedFile
 from sync.log.entry import Entry
 from sync.log.keys import KeyTable
-from sync.log.segment import HEADER_BYTES_MIN, Ended, SegmentHeader, encode_header, segment_name
+from sync.log.segment import HEADER_BYTES, Ended, SegmentHeader, encode_header, segment_name
 from sync.log.settings import HEADER_SHARE
 
 ENTRY_OVERHEAD_BYTES: Final = 4
@@ -65,6 +65,8 @@ class _Active(msgspec.Struct):
     file: SyncedFile
     end_bytes: int
     end_seq: int
+    classes: int
+    """As in Ended."""
 
 
 class SegmentWriter:
@@ -156,7 +158,7 @@ class SegmentWriter:
 
     def _begin(self, ordinal: int, block: Block) -> Placed:
         head = block.head
-        keys = self._keys.snapshot(self._segment_bytes // HEADER_SHARE - HEADER_BYTES_MIN)
+        keys = self._keys.snapshot(self._segment_bytes // HEADER_SHARE - HEADER_BYTES)
         header = encode_header(SegmentHeader(head.epoch, head.first_seq, self._wall_ms(), self._previous, keys))
         file = self._disk.open(self._directory / segment_name(ordinal))
         try:
@@ -164,7 +166,8 @@ class SegmentWriter:
         except OSError:
             _close(file)
             raise
-        self._active = _Active(ordinal, head.epoch, file, len(header) + len(block.data), head.end_seq)
+        end_bytes = len(header) + len(block.data)
+        self._active = _Active(ordinal, head.epoch, file, end_bytes, head.end_seq, 1 << head.priority)
         return Placed(block, ordinal, len(header))
 
     def _append(self, active: _Active, block: Block) -> Placed:
@@ -172,6 +175,7 @@ class SegmentWriter:
         placed = Placed(block, active.ordinal, active.end_bytes)
         active.end_bytes += len(block.data)
         active.end_seq = block.head.end_seq
+        active.classes |= 1 << block.head.priority
         return placed
 
     def _seal(self) -> list[int]:
@@ -180,7 +184,7 @@ class SegmentWriter:
         if active is None:
             return []
         _close(active.file)
-        self._previous = Ended(active.ordinal, active.end_bytes, active.end_seq)
+        self._previous = Ended(active.ordinal, active.end_bytes, active.end_seq, active.classes)
         self._active = None
         return [active.ordinal]
 

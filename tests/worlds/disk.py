@@ -81,7 +81,6 @@ class WorldDisk(SimulatedDisk):
 
     def restore(self, image: dict[Path, bytes]) -> None:
         """The copy is put back."""
-        self._undo.clear()
         self.files = {path: bytearray(content) for path, content in image.items()}
 
     def blocks(self) -> list[tuple[Path, int, BlockHead]]:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import open_block
 from protocols.messages import Clock, ClockState, Origin, Priority
@@ -20,6 +22,9 @@ START_MS = 1_700_000_000_000
 SEGMENT_BYTES = 64 * 1024
 SMALL = LogSettings(segment_bytes=SEGMENT_BYTES, max_bytes=STATE_BYTES + 6 * SEGMENT_BYTES, linger_max_ms=0)
 """Segments that a test fills with a few entries."""
+
+REFUSING = msgspec.structs.replace(SMALL, evict=False)
+"""The same for sites whose devices keep what is refused."""
 
 epochs = itertools.count(1)
 """What each opening takes its epoch from: never the same twice in a test run."""

@@ -16,8 +16,8 @@ SECTOR_BYTES = 512
 class SimulatedDisk:
     """Deterministic for a seed and an order of calls.
 
-    A write that crashes or fails leaves nothing, all, a prefix or any sectors of what it wrote. A truncation may be
-    undone by a crash, a removal that crashes is done for some files. What returned is durable.
+    A write that crashes or fails leaves nothing, all, a prefix or any sectors of what it wrote. A removal that crashes
+    is done for some files. What returned is durable.
     """
 
     def __init__(self, seed: int = 0, *, capacity_bytes: int | None = None) -> None:
@@ -38,9 +38,8 @@ class SimulatedDisk:
         self._locked: set[Path] = set()
         self._operations_left: int | None = None
         self._off = False
-        self._write_errors: dict[str, list[int]] = {"segment": [], "state": []}
+        self._write_errors: dict[str, list[int]] = {"segment": [], "state": [], "reserve": []}
         self._create_errors: list[int] = []
-        self._undo: dict[Path, bytes] = {}
 
     # What tests do to it
 
@@ -56,17 +55,13 @@ class SimulatedDisk:
             errors.clear()
         self._create_errors.clear()
         self._locked.clear()
-        for path, content in self._undo.items():
-            if path in self.files and self._random.random() < 0.5:
-                self.files[path][len(self.files[path]) :] = content[len(self.files[path]) :]
-        self._undo.clear()
 
     def hold_writes(self) -> Gate:
         """The next write to a segment waits at the gate until it is opened."""
         self._gate = Gate()
         return self._gate
 
-    def fail_writes(self, *numbers: int, to: Literal["segment", "state"] = "segment") -> None:
+    def fail_writes(self, *numbers: int, to: Literal["segment", "state", "reserve"] = "segment") -> None:
         """The next writes fail with these errno's, one each, leaving torn bytes."""
         self._write_errors[to].extend(numbers)
 
@@ -79,6 +74,11 @@ class SimulatedDisk:
 
     def segments(self) -> list[Path]:
         return sorted(path for path in self.files if path.suffix == ".seg")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether power is cut."""
+        return self._off
 
     @property
     def used_bytes(self) -> int:
@@ -135,11 +135,19 @@ class SimulatedDisk:
 
     def truncate(self, path: Path, size_bytes: int) -> None:
         with self._mutex:
+            if self._operation() or self._random.random() < 0.5:
+                del self.files[path][size_bytes:]
+            self._check_power()
+
+    def rename(self, source: Path, target: Path) -> None:
+        with self._mutex:
+            self._check_power()
+            if source not in self.files:
+                raise FileNotFoundError(errno.ENOENT, "no such file", str(source))
             powered = self._operation()
-            self._undo.setdefault(path, bytes(self.files[path]))
-            del self.files[path][size_bytes:]
-            if not powered:
-                self._check_power()
+            if powered or self._random.random() < 0.5:
+                self.files[target] = self.files.pop(source)
+            self._check_power()
 
     def remove(self, paths: Sequence[Path]) -> None:
         with self._mutex:
@@ -147,7 +155,6 @@ class SimulatedDisk:
             for path in paths:
                 if path in self.files and (powered or self._random.random() < 0.5):
                     self.removed[path] = self.files.pop(path)
-                    self._undo.pop(path, None)
             self._check_power()
 
     def write(self, path: Path, data: bytes, offset: int) -> None:
@@ -158,7 +165,7 @@ class SimulatedDisk:
             gate.passed.wait()
         with self._mutex:
             powered = self._operation()
-            errors = self._write_errors["segment" if path.suffix == ".seg" else "state"]
+            errors = self._write_errors["segment" if path.suffix == ".seg" else path.stem]
             number = errors.pop(0) if errors else 0
             content = self.files.get(path, bytearray())  # a removed file can still be written to
             for first, end in self._written(len(data), whole=powered and not number):

@@ -16,6 +16,7 @@ from sync.log.log import Log, LogFailedError, LogFullError
 from sync.log.settings import STATE_BYTES
 from tests.sync.log.making import (
     DIRECTORY,
+    REFUSING,
     SEGMENT_BYTES,
     SMALL,
     accept,
@@ -53,7 +54,7 @@ async def pending(disk: Disk) -> list[tuple[int, int]]:
 class TestFull:
     async def test_a_full_log_refuses_and_takes_again_once_room_is_freed(self, noise: bytes) -> None:
         disk = SimulatedDisk()
-        async with opened(disk) as log:
+        async with opened(disk, settings=REFUSING) as log:
             count = await append_until_full(log, noise)
             assert count >= 12
             assert log.accounting().logged == count
@@ -67,7 +68,7 @@ class TestFull:
 
     async def test_an_append_that_does_not_fit_whole_leaves_nothing(self, noise: bytes) -> None:
         disk = SimulatedDisk()
-        async with opened(disk) as log:
+        async with opened(disk, settings=REFUSING) as log:
             for n in range(6):
                 await log.append([entry(n, noise=noise)])
             before = log.accounting().logged
@@ -79,7 +80,7 @@ class TestFull:
 
     async def test_a_disk_that_others_have_filled_refuses_too_and_goes_on_trimming(self, noise: bytes) -> None:
         disk = SimulatedDisk(capacity_bytes=STATE_BYTES + 3 * SEGMENT_BYTES)
-        async with opened(disk) as log:
+        async with opened(disk, settings=REFUSING) as log:
             count = await append_until_full(log, noise)
             accept(log, await read_all(log.reader("sender")))
             while log.accounting().segments > 1:

@@ -19,6 +19,7 @@ from sync.log.gaps import GapState
 from sync.log.keys import KeyTable
 from sync.log.linger import Linger
 from sync.log.segment import (
+    HEADER_BYTES,
     NOTHING_BEFORE,
     Ended,
     SegmentHeader,
@@ -54,14 +55,23 @@ STATE = encode_state(REMEMBERED, 41)
 
 
 class TestHeader:
-    @given(U63, st.integers(0, 2**40), U63, U63, st.lists(st.tuples(U63, st.lists(st.tuples(U63, U63)))))
+    @given(U63, st.integers(0, 2**40), U63, U63, st.lists(st.tuples(U63, st.lists(st.tuples(U63, U63)))), st.booleans())
     def test_what_goes_in_comes_out(
-        self, epoch: int, seq: int, at_ms: int, end: int, keys: list[tuple[int, list[tuple[int, int]]]]
+        self, epoch: int, seq: int, at_ms: int, end: int, keys: list[tuple[int, list[tuple[int, int]]]], own: bool
     ) -> None:
-        data = encode_header(SegmentHeader(epoch, seq, at_ms, Ended(end, end, seq), keys))
-        assert header_size(data[:60]) == len(data)
-        assert decode_header(data + b"blocks") == SegmentHeader(
-            epoch, seq, at_ms, Ended(end, end, seq), keys, len(data)
+        header = SegmentHeader(
+            epoch, seq, at_ms, Ended(end, end, seq, 5), keys, Ended(9, 1 + end // 2, seq, 3) if own else None
+        )
+        data = encode_header(header)
+        assert header_size(data[:HEADER_BYTES]) == len(data)
+        assert decode_header(data + b"blocks", 9) == msgspec.structs.replace(header, size=len(data))
+
+    def test_version_1_is_read(self) -> None:
+        body = msgspec.msgpack.encode([[7, [[0, 5]]]])
+        head = struct.pack("<4sIQQQQQQ", b"TGS1", len(body), 1, 2, 3, 4, 5, 6)
+        data = head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
+        assert decode_header(data + b"blocks", 9) == SegmentHeader(
+            1, 2, 3, Ended(4, 5, 6), [(7, [(0, 5)])], None, len(data)
         )
 
     def test_neither_flipped_bits_nor_missing_bytes_are_let_through(self) -> None:
@@ -69,15 +79,15 @@ class TestHeader:
             damaged = bytearray(HEADER)
             damaged[place] ^= 0x10
             with pytest.raises(WireError):
-                decode_header(bytes(damaged))
+                decode_header(bytes(damaged), 9)
             with pytest.raises(MalformedError):
-                decode_header(HEADER[:place])
+                decode_header(HEADER[:place], 9)
 
     def test_a_newer_version_is_told_from_garbage(self) -> None:
         with pytest.raises(VersionError):
-            decode_header(b"TGS9" + HEADER[4:])
+            decode_header(b"TGS9" + HEADER[4:], 9)
         with pytest.raises(MalformedError, match="magic"):
-            decode_header(bytes(100))
+            decode_header(bytes(100), 9)
 
     @given(st.integers(1, 10**12))
     def test_names_carry_the_ordinal(self, ordinal: int) -> None:
@@ -177,7 +187,7 @@ class TestKeyTable:
         table.add([BatchKey(2**62 + run, 2**62) for run in order])
         snapshot = table.snapshot(8_000)
         assert [run - 2**62 for run, _ in snapshot] == order[-len(snapshot) :]
-        assert 200 < len(encode_header(SegmentHeader(1, 1, 1, NOTHING_BEFORE, snapshot))) <= 8_060
+        assert 200 < len(encode_header(SegmentHeader(1, 1, 1, NOTHING_BEFORE, snapshot))) <= 8_084
 
 
 class TestLinger:

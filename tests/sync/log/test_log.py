@@ -283,7 +283,7 @@ class TestLimits:
 
     async def test_append_waits_while_the_queue_is_full(self) -> None:
         disk = SimulatedDisk()
-        settings = LogSettings(segment_bytes=1 << 24, max_bytes=STATE_BYTES + (1 << 26), linger_max_ms=0)
+        settings = LogSettings(segment_bytes=1 << 24, max_bytes=STATE_BYTES + (1 << 27), linger_max_ms=0)
         async with opened(disk, settings=settings) as log:
             gate = disk.hold_writes()
             large = [entry(n, noise=bytes(1 << 19)) for n in range(QUEUE_BYTES_MAX >> 18)]
@@ -302,7 +302,7 @@ class TestLimits:
         await (await open_log(disk)).close()
 
     async def test_settings_that_leave_no_room_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="less than 4 segments"):
+        with pytest.raises(ValueError, match="less than 5 segments"):
             await open_log(SimulatedDisk(), settings=LogSettings(segment_bytes=1 << 24, max_bytes=1 << 25))
 
     async def test_a_closed_log_says_so(self) -> None:
