@@ -165,6 +165,8 @@ async def _open_log(config: EdgeConfig, clock: GatewayClock) -> Log:
     settings = LogSettings(
         max_bytes=config.log.max_bytes,
         segment_bytes=config.log.segment_bytes,
+        evict=config.log.evict,
+        retain_acked_bytes=config.log.retain_acked_bytes,
         linger_max_ms=config.log.linger_max_ms,
     )
     try:

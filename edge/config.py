@@ -14,7 +14,7 @@ from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 
 ENV_PREFIX: Final = "TIDEGATE_EDGE_"
 LOG_BYTES_MIN: Final = STATE_BYTES + SEGMENTS_MIN * SEGMENT_BYTES_MIN
-"""Four of the smallest segments: one being written, one prepared, and two that wait."""
+"""Five of the smallest segments: one being written, two prepared, and two that wait."""
 
 BYTES_PER_S_MIN: Final = 1_000
 """A link that is limited to less answers no probe in time once a block of a busy second is on its way."""
@@ -33,9 +33,24 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=SEGMENT_BYTES_MIN,
             le=1 << 30,
-            description="Size of one preallocated file, at most a quarter of max_bytes; trimming is by whole files.",
+            description="Size of one preallocated file, at most a fifth of max_bytes; trimming is by whole files.",
         ),
     ] = 16 * 1024 * 1024
+    evict: Annotated[
+        bool,
+        Meta(
+            description="When the log is full, the oldest telemetry goes, then the oldest events; alarms never. false: "
+            "new messages are refused, for sites whose devices keep them."
+        ),
+    ] = True
+    retain_acked_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Files that the cloud has entirely are kept up to this many bytes of max_bytes, to send them "
+            "again if it was restored from a backup.",
+        ),
+    ] = 0
     linger_max_ms: Annotated[
         float, Meta(ge=0, le=50, description="Longest wait for more messages before a sync, when traffic is dense.")
     ] = 2.0

@@ -1,4 +1,5 @@
-"""A site that is asked what it made of bad input. Its gateway has the smallest log that there can be."""
+"""A site that is asked what it made of bad input. Its gateway has the smallest log that there can be,
+and refuses what does not fit."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from tests.end_to_end.site import Site
 class WatchedSite(Site):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        smallest = f"[log]\nmax_bytes = {LOG_BYTES_MIN}\nsegment_bytes = {SEGMENT_BYTES_MIN}\n"
+        smallest = f"[log]\nmax_bytes = {LOG_BYTES_MIN}\nsegment_bytes = {SEGMENT_BYTES_MIN}\nevict = false\n"
         self.edge_toml.write_text(self.edge_toml.read_text() + smallest)
 
     async def device(self, network: str, name: str) -> Device:
