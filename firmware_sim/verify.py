@@ -61,6 +61,8 @@ class VerifyPlan(msgspec.Struct, frozen=True):
     """How long to wait for what is still on its way."""
     beside: tuple[Path, ...] = ()
     """Ledgers of other fleets that may be sending through the same gateways."""
+    margin_ms: int = MARGIN_MS
+    """How far event times may lie from when devices sent."""
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -317,8 +319,9 @@ class Verification:
             self._in_gaps[number][boot].add(seq)
 
     def _marks(self, device: LedgerDevice) -> Any:
-        name, tallies = ":".join(_identity(device)), self._tallies
-        return self._api.marks(self._plan.project, name, tallies.first_ms - MARGIN_MS, tallies.last_ms + MARGIN_MS)
+        name, tallies, margin_ms = ":".join(_identity(device)), self._tallies, self._plan.margin_ms
+        from_ms, to_ms = max(0, tallies.first_ms - margin_ms), tallies.last_ms + margin_ms
+        return self._api.marks(self._plan.project, name, from_ms, to_ms)
 
     async def _rejects(self) -> dict[Identity, list[AnyMark]]:
         """By device, as far as the payloads still say which message they were."""

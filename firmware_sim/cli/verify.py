@@ -35,6 +35,7 @@ def verify(
         list[str] | None, typer.Option(help="Address of a gateway's status API; may be given more than once.")
     ] = None,
     wait: Annotated[str, typer.Option(help="How long to wait for what is still on its way.")] = "60s",
+    margin: Annotated[str, typer.Option(help="How far event times may lie from when devices sent.")] = "1h",
     each: Annotated[bool, typer.Option("--each", help="One line a device, not one a network.")] = False,
     as_json: AsJson = False,
     run_folder: RunFolder = DEFAULT_RUN_FOLDER,
@@ -56,6 +57,7 @@ def verify(
         tuple(gateway or ([demo.status] if demo.status and not api else [])),
         project or demo.project,
         duration_s(wait),
+        margin_ms=int(1000 * duration_s(margin)),
     )
     proof = asyncio.run(_verify(plan, base, user or demo.user, password or demo.password, token or "", as_json))
     if as_json:

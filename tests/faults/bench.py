@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -27,6 +27,10 @@ DRAIN_S: Final = 150.0
 PART_S: Final = 15.0
 """How long devices go on after a fault of no known length has ended, at most."""
 SEED: Final = 20261126
+
+
+class HasAccounting(Protocol):
+    async def gateway_status(self) -> dict[str, Any]: ...
 
 
 class Bench:
@@ -175,7 +179,7 @@ class Rig:
                 await asyncio.sleep(0.05)
         return status
 
-    async def drained(self, *others: Site, within_s: float = DRAIN_S) -> None:
+    async def drained(self, *others: HasAccounting, within_s: float = DRAIN_S) -> None:
         """Nothing waits at the gateway, at others, or on its way through the cloud. At the end of the time it goes on
         all the same: the proof says what waits."""
         with contextlib.suppress(TimeoutError):
@@ -183,7 +187,7 @@ class Rig:
                 while (waiting := await self._waiting(others)) is None or any(waiting):
                     await asyncio.sleep(0.2)
 
-    async def _waiting(self, others: Sequence[Site]) -> tuple[int, int] | None:
+    async def _waiting(self, others: Sequence[HasAccounting]) -> tuple[int, int] | None:
         """Records at the gateways, and records and messages in the cloud; None while somebody does not answer."""
         try:
             statuses = [await site.gateway_status() for site in (self.site, *others)]
@@ -199,10 +203,18 @@ class Rig:
         found: dict[str, Any] = await self.site.get("accounting")
         return found
 
-    async def prove(self, *others: Site, note: str = "", **expected: Any) -> Finding:
-        """Drains, and judges, `others` with it."""
-        await self.drained(*others)
+    async def prove(
+        self,
+        *others: HasAccounting,
+        note: str = "",
+        margin: str = "1h",
+        within_s: float = DRAIN_S,
+        **expected: Any,
+    ) -> Finding:
+        """Drains, and judges, `others` with it. `margin`: how far event times may lie from when devices sent."""
+        await self.drained(*others, within_s=within_s)
         self.say("proving")
-        _, proof = await self.site.verify("--wait", "5s" if expected.get("may_lose") else "60s")
+        wait = "5s" if expected.get("may_lose") or expected.get("may_wait") else "60s"
+        _, proof = await self.site.verify("--wait", wait, "--margin", margin)
         gateways = [await site.gateway_status() for site in (self.site, *others)]
         return judge(proof, gateways, await self.cloud_accounting(), note=note, **expected)

@@ -33,7 +33,7 @@ async def _by(bench: Bench, clocks: list[str], *, restarts: bool = False, note: 
                 rig.say(f"the gateway's clock: {clock}")
                 await asyncio.sleep(PART_S)
         await _right_again(rig)
-        return await rig.prove(note=note)
+        return await rig.prove(note=note, margin="1000000h")
 
 
 async def _right_again(rig: Rig) -> None:

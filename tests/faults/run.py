@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from tests.faults import rows_clock, rows_cloud, rows_disk, rows_gateway, rows_link, rows_store
+from tests.faults import rows_clock, rows_cloud, rows_disk, rows_gateway, rows_link, rows_many, rows_store
 from tests.faults.bench import Bench
 from tests.faults.row import ROWS, Outcome, Row
 from tidegate.console import Live, live
 
-PARTS = (rows_gateway, rows_disk, rows_store, rows_link, rows_cloud, rows_clock)
+PARTS = (rows_gateway, rows_disk, rows_store, rows_link, rows_cloud, rows_clock, rows_many)
 """Of the table, in this order."""
 
 

@@ -10,9 +10,15 @@ from tests.faults.proof import judge
 
 
 def proof(**other: Any) -> dict[str, Any]:
-    total = {"made": 100, "acknowledged": 100, "stored": 100, "missing": 0, "doubled": 0, "faults": []}
-    devices = [{"name": "alarm", "missing": other.pop("alarms_missing", 0)}, {"name": "other", "missing": 1}]
-    return {"at_rest": other.pop("at_rest", True), "total": total | other, "devices": devices}
+    total = {"made": 100, "acknowledged": 100, "stored": 100, "missing": 0, "in_gaps": 0, "doubled": 0}
+    alarm = {"name": "alarm", "missing": 0, "in_gaps": other.pop("alarms_in_gaps", 0)}
+    waiting = other.pop("on_its_way", 0)
+    return {
+        "at_rest": not waiting,
+        "on_its_way": waiting,
+        "total": total | {"faults": []} | other,
+        "devices": [alarm, {"name": "other", "missing": 0, "in_gaps": 1}],
+    }
 
 
 def gateway(**other: Any) -> dict[str, Any]:
@@ -31,10 +37,22 @@ def test_all_is_well() -> None:
 
 
 def test_what_is_missing_may_be_in_gaps_of_both_sides_where_the_fault_is_damage() -> None:
-    gone = proof(stored=93, missing=7)
+    gone = proof(stored=93, in_gaps=7)
     found = judge(gone, [gateway(evicted=3, damaged=4)], cloud(evicted=3, damaged=4), may_lose=True, exact=True)
     assert (found.holds, found.lost, found.gaps) == (True, 0, 7)
+
+
+def test_what_went_with_a_store_is_said_and_no_more_than_that() -> None:
+    gone = proof(stored=93, missing=7)
     assert judge(gone, [gateway()], cloud(), may_lose=True, unspoken=7).holds
+    assert judge(gone, [gateway()], cloud(), may_lose=True, unspoken=6).lost == 1
+
+
+def test_what_was_not_waited_for_is_not_lost_yet() -> None:
+    waiting = proof(stored=93, missing=7, on_its_way=7)
+    assert judge(waiting, [gateway()], cloud(), may_wait=True).holds
+    assert not judge(waiting, [gateway()], cloud()).holds
+    assert judge(proof(missing=8, on_its_way=7), [gateway()], cloud(), may_wait=True).lost == 1
 
 
 @pytest.mark.parametrize(
@@ -47,7 +65,7 @@ def test_what_is_missing_may_be_in_gaps_of_both_sides_where_the_fault_is_damage(
         ("a gateway's accounting does not close", (proof(), [gateway(closed=False)], cloud())),
         ("the cloud's accounting does not close", (proof(), [gateway()], cloud(closed=False))),
         ("counts 100 records as accepted, the cloud 99", (proof(), [gateway()], cloud(accepted=99))),
-        ("still on its way", (proof(at_rest=False), [gateway()], cloud())),
+        ("still on its way", (proof(on_its_way=1), [gateway()], cloud())),
         ("over its cap", (proof(), [gateway(used_bytes=11)], cloud())),
     ],
 )
@@ -58,15 +76,15 @@ def test_a_broken_law_is_named(words: str, arguments: tuple[Any, Any, Any]) -> N
 
 
 def test_gaps_must_be_as_large_as_what_is_missing_where_that_is_known_exactly() -> None:
-    found = judge(proof(missing=2), [gateway(damaged=3)], cloud(damaged=3), may_lose=True, exact=True)
-    assert found.broken == ("3 records are in gaps, 2 messages are missing",)
-    assert judge(proof(missing=2), [gateway(damaged=3)], cloud(damaged=3), may_lose=True).holds
+    found = judge(proof(in_gaps=2), [gateway(damaged=3)], cloud(damaged=3), may_lose=True, exact=True)
+    assert found.broken == ("3 records are in gaps, 2 messages are not stored",)
+    assert judge(proof(in_gaps=2), [gateway(damaged=3)], cloud(damaged=3), may_lose=True).holds
 
 
 def test_nothing_of_a_spared_device_may_be_missing() -> None:
-    gone = proof(missing=1, alarms_missing=1)
+    gone = proof(in_gaps=1, alarms_in_gaps=1)
     found = judge(gone, [gateway(evicted=1)], cloud(evicted=1), may_lose=True, spared="alarm")
-    assert found.broken == ("messages of alarm are missing",)
+    assert found.broken == ("messages of alarm are not stored",)
 
 
 def test_other_logs_than_at_the_beginning_need_not_agree_with_the_cloud() -> None:
