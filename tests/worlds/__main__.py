@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from tests.worlds.runner import Failure, run_seeds
+from tests.worlds.runner import Failure, run, run_seeds
 from tests.worlds.world import World
 from tidegate.console import number_text
 
@@ -22,15 +23,19 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one for each core)")
     parser.add_argument("--seed", type=int, help="run this world alone, and tell of it")
     parser.add_argument("--trace", type=Path, help="with --seed: write the whole trace to this file")
+    parser.add_argument("--until-broken", action="store_true", help="one after the other, to the first that fails")
     options = parser.parse_args()
     if options.seed is not None:
         return _one(options.seed, options.trace)
-    failures = run_seeds(range(options.first, options.first + options.seeds), jobs=options.jobs)
+    seeds = range(options.first, options.first + options.seeds)
+    if options.until_broken:
+        return _until_broken(seeds)
+    failures = run_seeds(seeds, jobs=options.jobs)
     for failure in failures[:3]:
         _tell(failure)
     if failures:
-        seeds = " ".join(str(failure.seed) for failure in failures[:50])
-        print(f"{len(failures)} of {number_text(options.seeds)} worlds broke a law: seeds {seeds}")
+        broken = " ".join(str(failure.seed) for failure in failures[:50])
+        print(f"{len(failures)} of {number_text(options.seeds)} worlds broke a law: seeds {broken}")
     else:
         print(f"{number_text(options.seeds)} worlds, no law broken")
     return 1 if failures else 0
@@ -49,6 +54,15 @@ def _one(seed: int, trace: Path | None) -> int:
         return 0
     _tell(Failure(seed, outcome.violations, outcome.trace[-40:] if trace is None else []))
     return 1
+
+
+def _until_broken(seeds: Iterable[int]) -> int:
+    """Ends with a line `SEED LAW: …` if there is one."""
+    for seed in seeds:
+        for failure in run([seed]):
+            print(failure.seed, failure.violations[0])
+            return 1
+    return 0
 
 
 def _tell(failure: Failure) -> None:

@@ -36,14 +36,14 @@ def outcomes(seeds: Sequence[int], *, jobs: int) -> Iterator[list[Failure]]:
     """The failures of each chunk, as they are done."""
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     if jobs == 1:
-        yield from map(_run, chunks)
+        yield from map(run, chunks)
         return
     # Processes that end now and then keep memory flat, whatever a world leaves behind.
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=20) as pool:
-        yield from pool.imap_unordered(_run, chunks)
+        yield from pool.imap_unordered(run, chunks)
 
 
-def _run(seeds: Iterable[int]) -> list[Failure]:
+def run(seeds: Iterable[int]) -> list[Failure]:
     failures = []
     for seed in seeds:
         try:
