@@ -57,7 +57,10 @@ class Gateway:
         self.clock = MachineClock(lambda: loop.now, rng)
         self.path = Path(loop, name, rng, trace)
         self.settings = LogSettings(
-            segment_bytes=SEGMENT_BYTES, max_bytes=STATE_BYTES + segments * SEGMENT_BYTES, linger_max_ms=2.0
+            segment_bytes=SEGMENT_BYTES,
+            max_bytes=STATE_BYTES + segments * SEGMENT_BYTES,
+            linger_max_ms=2.0,
+            evict=False,
         )
         self.bus_loses = 0.0
         self.anchors = MemoryFile(self.disk)

@@ -68,7 +68,7 @@ class World:
                 f"g{number}",
                 self.laws,
                 self.trace,
-                segments=self.random.choice((4, 8, 16)),
+                segments=self.random.choice((5, 8, 16)),
             )
             for number in range(1, GATEWAYS + 1)
         ]
