@@ -28,7 +28,7 @@ COMMAND = Path(sys.executable).with_name("tidegate-edge")
 PATIENCE_S = 20.0
 """For what comes within a second: long enough for a busy machine, short enough to see a test that hangs."""
 NOBODY = "ws://127.0.0.1:1/link/v1"
-LOG_MIN = LogConfig(max_bytes=17_301_504, segment_bytes=4 * 1024 * 1024)
+LOG_MIN = LogConfig(max_bytes=21_495_808, segment_bytes=4 * 1024 * 1024)
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ LISTENER = '[[mqtt]]\nname = "a"\nnetwork = "n"\n'
     ("text", "message"),
     [
         ("[log]\nmax_bytes = 30000000", "edge.toml, line 1: log: max_bytes 30000000 is below the minimum 67633152"),
-        ("[log]\nmax_bytes = 3", "edge.toml, line 2: log.max_bytes: 3 is below the minimum 17301504"),
+        ("[log]\nmax_bytes = 3", "edge.toml, line 2: log.max_bytes: 3 is below the minimum 21495808"),
         ('[link]\nurl = "https://cloud"', "edge.toml, line 1: link: url must begin with ws:// or wss://"),
         (LISTENER + 'tls_key = "k"', "edge.toml, line 1: mqtt[0]: tls_cert and tls_key go together"),
         (LISTENER + LISTENER, "edge.toml: two listeners are named 'a'"),

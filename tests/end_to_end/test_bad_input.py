@@ -348,7 +348,7 @@ async def test_bad_toml(site: WatchedSite, tmp_path: Path, command: str, text: s
 @pytest.mark.parametrize(
     ("command", "text", "message"),
     [
-        ("tidegate-edge", "[log]\nmax_bytes = 5\n", "line 2: log.max_bytes: 5 is below the minimum 17301504"),
+        ("tidegate-edge", "[log]\nmax_bytes = 5\n", "line 2: log.max_bytes: 5 is below the minimum 21495808"),
         ("tidegate-edge", "[[mqtt]]\nname = 'a'\n", "mqtt[0].network: required, and not set"),
         ("tidegate-cloud", "[http]\nport = 70000\n", "line 2: http.port: 70000 is above the maximum 65535"),
         ("tidegate-cloud", "[database]\nurl = 'mysql://u:hush@h/d'\n", "url must begin with postgresql://"),

@@ -17,7 +17,7 @@ from tests.faults.row import Finding, row
 from tests.faults.strace import tampering
 
 WRITES: Final = "pwritev,pwritev2,pwrite64,fsync,fdatasync,fallocate"
-SMALLEST: Final = {"max_bytes": 17_301_504, "segment_bytes": 4 * MIB}
+SMALLEST: Final = {"max_bytes": 21_495_808, "segment_bytes": 4 * MIB}
 """The smallest log that there can be: five times as much makes it full."""
 PAYLOAD_BYTES: Final = 2_000
 """Large and incompressible, so that a log is full after some ten thousand messages."""
@@ -196,9 +196,9 @@ async def overfilled_tmpfs(bench: Bench) -> Finding:
 
 @row("full-cap", "log at its cap, with the oldest evicted", "backlog larger than log.max_bytes")
 async def capped(bench: Bench) -> Finding:
-    return await _overfilled(bench, None, SMALLEST, 20_000, "cap of 17 MB")
+    return await _overfilled(bench, None, SMALLEST, 20_000, "cap of 21 MB")
 
 
 @row("full-refuses", "log at its cap, nothing evicted", "the same, with log.evict = false")
 async def refusing(bench: Bench) -> Finding:
-    return await _overfilled(bench, None, {**SMALLEST, "evict": False}, 20_000, "cap of 17 MB")
+    return await _overfilled(bench, None, {**SMALLEST, "evict": False}, 20_000, "cap of 21 MB")
