@@ -32,7 +32,7 @@ LISTENER = '[[mqtt]]\nname = "a"\nnetwork = "n"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[log]\nmax_bytes = 30000000", "edge.toml, line 1: log: max_bytes 30000000 is below the minimum 67633152"),
+        ("[log]\nmax_bytes = 30000000", "edge.toml, line 1: log: max_bytes 30000000 is below the minimum 84410368"),
         ("[log]\nmax_bytes = 3", "edge.toml, line 2: log.max_bytes: 3 is below the minimum 21495808"),
         ('[link]\nurl = "https://cloud"', "edge.toml, line 1: link: url must begin with ws:// or wss://"),
         (LISTENER + 'tls_key = "k"', "edge.toml, line 1: mqtt[0]: tls_cert and tls_key go together"),

@@ -56,7 +56,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    settings = LogSettings(max_bytes=21_495_808, segment_bytes=4 << 20)
+    settings = LogSettings(max_bytes=21_495_808, segment_bytes=4 << 20, evict=False)
     log = await Log.open(
         tmp_path, settings, disk=RealDisk(), wall_ms=lambda: NOW_MS, new_epoch=lambda: int.from_bytes(os.urandom(7))
     )
