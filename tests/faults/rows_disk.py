@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+from edge.config import LOG_BYTES_MIN
 from firmware_sim.faults.fault import Fault, Kind
+from sync.log.settings import SEGMENT_BYTES_MIN
 from tests.faults.bench import Bench, Rig
 from tests.faults.mounts import MIB, Mount, in_file, in_memory
 from tests.faults.publisher import Publisher
@@ -17,7 +19,7 @@ from tests.faults.row import Finding, row
 from tests.faults.strace import tampering
 
 WRITES: Final = "pwritev,pwritev2,pwrite64,fsync,fdatasync,fallocate"
-SMALLEST: Final = {"max_bytes": 21_495_808, "segment_bytes": 4 * MIB}
+SMALLEST: Final = {"max_bytes": LOG_BYTES_MIN, "segment_bytes": SEGMENT_BYTES_MIN}
 """The smallest log that there can be: five times as much makes it full."""
 PAYLOAD_BYTES: Final = 2_000
 """Large and incompressible, so that a log is full after some ten thousand messages."""
@@ -183,22 +185,22 @@ async def _overfilled(bench: Bench, data_dir: Path | None, log: dict[str, Any], 
 )
 async def overfilled_ext4(bench: Bench) -> Finding:
     async with in_file(bench.place("small"), DISK_BYTES) as mount:
-        log = {"segment_bytes": 4 * MIB}
+        log = {"segment_bytes": SEGMENT_BYTES_MIN}
         return await _overfilled(bench, mount.where / "gateway", log, 40_000, "ext4 of 48 MiB")
 
 
 @row("full-by-log-tmpfs", "tmpfs full by the log", "backlog larger than the file system", needs=("root",))
 async def overfilled_tmpfs(bench: Bench) -> Finding:
     async with in_memory(bench.place("tiny"), DISK_BYTES) as mount:
-        log = {"segment_bytes": 4 * MIB}
+        log = {"segment_bytes": SEGMENT_BYTES_MIN}
         return await _overfilled(bench, mount.where / "gateway", log, 40_000, "tmpfs of 48 MiB")
 
 
 @row("full-cap", "log at its cap, with the oldest evicted", "backlog larger than log.max_bytes")
 async def capped(bench: Bench) -> Finding:
-    return await _overfilled(bench, None, SMALLEST, 20_000, "cap of 21 MB")
+    return await _overfilled(bench, None, SMALLEST, 20_000, "the smallest cap")
 
 
 @row("full-refuses", "log at its cap, nothing evicted", "the same, with log.evict = false")
 async def refusing(bench: Bench) -> Finding:
-    return await _overfilled(bench, None, {**SMALLEST, "evict": False}, 20_000, "cap of 21 MB")
+    return await _overfilled(bench, None, {**SMALLEST, "evict": False}, 20_000, "the smallest cap")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edge.config import EdgeConfig, LinkConfig, LogConfig, MqttConfig, StatusConfig
+from edge.config import LOG_BYTES_MIN, EdgeConfig, LinkConfig, LogConfig, MqttConfig, StatusConfig
 from edge.enrolment import enrol
 from firmware_sim.faults.fault import Fault, Kind
 from sync.log.settings import SEGMENT_BYTES_MIN
@@ -20,7 +20,7 @@ from tests.faults.bench import Bench, Rig
 from tests.faults.gateways import LightGateway
 from tests.faults.publisher import Publisher
 from tests.faults.row import Finding, row
-from tests.faults.rows_disk import SMALLEST, endpoint
+from tests.faults.rows_disk import endpoint
 
 GATEWAYS: Final = 200
 QUICK_GATEWAYS: Final = 12
@@ -93,7 +93,7 @@ async def _enrolled(rig: Rig, count: int) -> list[EdgeConfig]:
             await asyncio.to_thread(enrol, rig.site.url, made["enrolment"]["token"], data_dir)
             return EdgeConfig(
                 data_dir=data_dir,
-                log=LogConfig(max_bytes=int(SMALLEST["max_bytes"]), segment_bytes=SEGMENT_BYTES_MIN),
+                log=LogConfig(max_bytes=LOG_BYTES_MIN, segment_bytes=SEGMENT_BYTES_MIN),
                 link=LinkConfig(url=rig.link_url),
                 mqtt=(MqttConfig("mqtt", "plain", "127.0.0.1", free_port()),),
                 status=StatusConfig(port=0),

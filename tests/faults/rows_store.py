@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from firmware_sim.faults.fault import Fault, Kind
+from sync.log.settings import SEGMENT_BYTES_MIN
 from tests.end_to_end.site import Site
 from tests.faults.bench import Bench
-from tests.faults.mounts import MIB
 from tests.faults.row import Finding, row
 from tests.faults.rows_disk import endpoint, publishing
 
@@ -112,7 +112,7 @@ async def twin(bench: Bench) -> Finding:
 
 @row("store-bits", "bits flip in sealed segments and in the newest", f"{FLIPS} bits, while the gateway is stopped")
 async def bits(bench: Bench) -> Finding:
-    async with bench.rig(log={"segment_bytes": 4 * MIB}) as rig:
+    async with bench.rig(log={"segment_bytes": SEGMENT_BYTES_MIN}) as rig:
         async with publishing(rig, batch_records=20) as publisher:
             rig.proxy.set_fault(Fault(Kind.CUT))
             rig.say("the log fills")
