@@ -17,7 +17,7 @@ import msgspec
 
 from edge.app import run_gateway
 from edge.config import EdgeConfig
-from edge.data_folder import running
+from edge.data_folder import Running, running
 from tidegate import logs
 from tidegate.loop import run
 
@@ -33,10 +33,18 @@ class LightGateway:
         self.config = config
         self._client = client
 
-    async def gateway_status(self) -> dict[str, Any]:
+    @property
+    def mqtt_port(self) -> int:
+        return self._running().mqtt_ports[self.config.mqtt[0].name]
+
+    def _running(self) -> Running:
         found = running(self.config.data_dir)
         if found is None or not found.status_url:
             raise httpx.ConnectError(f"no gateway runs on {self.config.data_dir}")
+        return found
+
+    async def gateway_status(self) -> dict[str, Any]:
+        found = self._running()
         answer: dict[str, Any] = (await self._client.get(f"{found.status_url}/accounting")).raise_for_status().json()
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from edge.config import LOG_BYTES_MIN, EdgeConfig, LinkConfig, LogConfig, MqttCo
 from edge.enrolment import enrol
 from firmware_sim.faults.fault import Fault, Kind
 from sync.log.settings import SEGMENT_BYTES_MIN
-from tests.contract.nats_server import free_port
 from tests.end_to_end.site import Process
 from tests.faults.bench import Bench, Rig
 from tests.faults.gateways import LightGateway
@@ -53,22 +53,24 @@ async def many_return(bench: Bench) -> Finding:
         rig.roster = await rig.site.add_devices("plain", count)
         rig.say(f"enrolling {count} gateways")
         configs = await _enrolled(rig, count)
-        rig.roster = [
-            device | {"port": config.mqtt[0].port} for device, config in zip(rig.roster, configs, strict=True)
-        ]
         gateways = [LightGateway(config, rig.site.client) for config in configs]
         processes = [_process(rig, number, configs[number::PROCESSES]) for number in range(PROCESSES)]
         try:
             for process in processes:
                 await process.start()
-            await _until_all(rig, gateways, lambda status: status["registry"]["devices"] == count, "know the devices")
+            await _until_all(
+                rig, processes, gateways, lambda status: status["registry"]["devices"] == count, "know the devices"
+            )
+            rig.roster = [
+                device | {"port": gateway.mqtt_port} for device, gateway in zip(rig.roster, gateways, strict=True)
+            ]
             rig.proxy.set_fault(Fault(Kind.CUT))
             code, fleet = await rig.site.fleet(rig.roster, "--seconds", f"{away_s:g}s", "--rate", str(RATE))
             assert code == 0, fleet
             connections = rig.proxy.state().accepted
             rig.proxy.set_fault(Fault())
             began_s = time.monotonic()
-            await _until_all(rig, gateways, lambda status: status["link"]["state"] == "up", "are back")
+            await _until_all(rig, processes, gateways, lambda status: status["link"]["state"] == "up", "are back")
             up_s = time.monotonic() - began_s
             await rig.drained(*gateways)
             drained_s = time.monotonic() - began_s
@@ -95,7 +97,7 @@ async def _enrolled(rig: Rig, count: int) -> list[EdgeConfig]:
                 data_dir=data_dir,
                 log=LogConfig(max_bytes=LOG_BYTES_MIN, segment_bytes=SEGMENT_BYTES_MIN),
                 link=LinkConfig(url=rig.link_url),
-                mqtt=(MqttConfig("mqtt", "plain", "127.0.0.1", free_port()),),
+                mqtt=(MqttConfig("mqtt", "plain", "127.0.0.1", 0),),
                 status=StatusConfig(port=0),
             )
 
@@ -108,10 +110,14 @@ def _process(rig: Rig, number: int, configs: list[EdgeConfig]) -> Process:
     return Process("gateways", [sys.executable, "-m", "tests.faults.gateways", path], path.with_suffix(".log"))
 
 
-async def _until_all(rig: Rig, gateways: list[LightGateway], holds: Any, what: str) -> None:
+async def _until_all(
+    rig: Rig, processes: list[Process], gateways: list[LightGateway], holds: Callable[[dict[str, Any]], bool], what: str
+) -> None:
     async with asyncio.timeout(UP_S):
         waiting = gateways
         while waiting:
+            for process in processes:
+                assert process.returncode is None, process.log.read_text()[-3000:]
             rig.say(f"{len(gateways) - len(waiting)} of {len(gateways)} gateways {what}")
             statuses = await asyncio.gather(*(gateway.gateway_status() for gateway in waiting), return_exceptions=True)
             waiting = [
