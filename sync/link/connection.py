@@ -225,7 +225,12 @@ class Connection:
                 self._end.moved(self._loop.time(), written=False)
             wake_s = self._end.tick(self._loop.time())
             self._dirty.set()
-            await asyncio.sleep(wake_s - self._loop.time())
+            if self._up_s is None:  # WELCOME changes what there is to watch
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(wake_s):
+                        await self._until(lambda: self._up_s is not None)
+            else:
+                await asyncio.sleep(wake_s - self._loop.time())
 
     async def _leave(self, stop: asyncio.Event) -> None:
         await stop.wait()

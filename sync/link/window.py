@@ -109,9 +109,11 @@ class Window:
             self.size_bytes = min(self._bytes_max, self.size_bytes + size_bytes)
 
     def _free_bytes(self, lane: Lane) -> int:
+        """Backfill has at most its share of the window, and counts for no more where a large block of it has more."""
         within = min(self.credit_bytes, self.size_bytes)
-        free = within - self.in_flight_bytes
+        share, backfill = int(BACKFILL_SHARE_MAX * within), self._in_flight[Lane.BACKFILL]
+        free = within - self._in_flight[Lane.LIVE] - min(backfill, share)
         if lane is Lane.BACKFILL:
             credit = self.credit_bytes if self.backfill_credit_bytes is None else self.backfill_credit_bytes
-            free = min(free, min(int(BACKFILL_SHARE_MAX * within), credit) - self._in_flight[lane])
-        return max(0, free)
+            free = min(free, min(share, credit) - backfill)
+        return max(0, min(free, self.credit_bytes - self.in_flight_bytes))
