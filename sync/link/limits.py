@@ -23,6 +23,15 @@ answers."""
 WINDOW_BYTES_MIN: Final = 32 * 1024
 """The window of the slowest link: one frame's worth, 8 seconds at 32 kbit/s."""
 
+QUEUE_S_LOW: Final = 0.1
+QUEUE_S_HIGH: Final = 0.4
+"""By how much answers may take longer than the quickest of lately, which is what a request waits behind others: below
+the first the window grows, above the second it shrinks. What is live waits behind what is in flight, and more of it
+than keeps the link busy makes nothing quicker."""
+
+QUICKEST_OVER_S: Final = 30.0
+"""The quickest answer is that of so long, or twice: routes change, and clouds become busy."""
+
 BACKFILL_SHARE_MAX: Final = 3 / 4
 """Of the window and of the requests: what is left is for live, which then never waits for an answer to backfill."""
 

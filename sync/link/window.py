@@ -13,6 +13,9 @@ from sync.link.limits import (
     CREDIT_BYTES_MIN,
     FRAME_BLOCKS_MAX,
     FRAME_SHARE_MAX,
+    QUEUE_S_HIGH,
+    QUEUE_S_LOW,
+    QUICKEST_OVER_S,
     REQUESTS_MAX,
     WINDOW_BYTES_MIN,
 )
@@ -22,8 +25,9 @@ NO_ROOM: Final = Room(0, 0, 0)
 
 
 class Window:
-    """Doubles with each round of quick answers while it is used, halves when one is slow, so that a thin link never has
-    more under way than it carries long before a deadline."""
+    """Doubles with each round of quick answers while it is used, and shrinks as they begin to wait behind each other:
+    so that what is live never waits behind much, and a thin link never has more under way than it carries long before
+    a deadline."""
 
     def __init__(self, size_bytes: int, *, now_s: float, bytes_max: int, frame_bytes_max: int, slow_s: float) -> None:
         self._bytes_max = max(bytes_max, WINDOW_BYTES_MIN)
@@ -40,6 +44,7 @@ class Window:
         self._filled_s = -math.inf
         """When more than half of it was in use last: only who uses a window earns a wider one."""
         self._slowed_s = now_s
+        self._quickest = _Quickest(now_s)
 
     @property
     def in_flight_bytes(self) -> int:
@@ -101,11 +106,13 @@ class Window:
     def settle(self, size_bytes: int, sent_s: float, now_s: float) -> None:
         """A request of that size, sent at `sent_s`, has all its answers: the window follows how long that took."""
         self._requests -= 1
-        if now_s - sent_s > self._slow_s:
-            if sent_s >= self._slowed_s:  # what was sent before the last halving says nothing of it
+        took_s = now_s - sent_s
+        waited_s = took_s - self._quickest.note(took_s, now_s)
+        if took_s > self._slow_s or waited_s > QUEUE_S_HIGH:
+            if sent_s >= self._slowed_s:  # what was sent before it shrank last says nothing of it
                 self.size_bytes = max(WINDOW_BYTES_MIN, self.size_bytes // 2)
                 self._slowed_s = now_s
-        elif sent_s <= self._filled_s:
+        elif sent_s <= self._filled_s and waited_s < QUEUE_S_LOW:
             self.size_bytes = min(self._bytes_max, self.size_bytes + size_bytes)
 
     def _free_bytes(self, lane: Lane) -> int:
@@ -117,3 +124,17 @@ class Window:
             credit = self.credit_bytes if self.backfill_credit_bytes is None else self.backfill_credit_bytes
             free = min(free, min(share, credit) - backfill)
         return max(0, min(free, self.credit_bytes - self.in_flight_bytes))
+
+
+class _Quickest:
+    """The least of lately: of the present stretch of QUICKEST_OVER_S and the one before."""
+
+    def __init__(self, now_s: float) -> None:
+        self._since_s = now_s
+        self._before_s = self._here_s = math.inf
+
+    def note(self, took_s: float, now_s: float) -> float:
+        if now_s - self._since_s > QUICKEST_OVER_S:
+            self._since_s, self._before_s, self._here_s = now_s, self._here_s, math.inf
+        self._here_s = min(self._here_s, took_s)
+        return min(self._before_s, self._here_s)

@@ -16,6 +16,9 @@ from sync.link.frames import CommandProgress, Credit, Hello, RegistryAsk, Span, 
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import (
     CREDIT_BYTES_MIN,
+    QUEUE_S_HIGH,
+    QUEUE_S_LOW,
+    QUICKEST_OVER_S,
     REGISTRY_BYTES_MAX,
     REGISTRY_PART_BYTES,
     REQUESTS_MAX,
@@ -173,6 +176,33 @@ def test_the_window_doubles_while_it_is_full_and_answers_are_quick_and_halves_wh
         pair.now_s += DEADLINES.slow_s + 1
         pair.accept(slow)
     assert pair.gateway.window.size_bytes == WINDOW_BYTES_MIN
+
+
+def test_the_window_grows_no_more_once_answers_wait_behind_each_other_and_then_shrinks() -> None:
+    pair = Pair(said=hello(features=()))
+    block = blocks(1, 500)[0]
+
+    def round_trip(answered_s: float) -> int:
+        shipped = []
+        while pair.gateway.fits(Lane.LIVE, len(block)):
+            shipped.append(pair.ship([block]))
+        pair.now_s += answered_s
+        for one in shipped:
+            pair.accept(one)
+        return pair.gateway.window.size_bytes
+
+    far_s = 0.6
+    start = round_trip(far_s)
+    assert start > WINDOW_BYTES_START, "a far cloud is no slow link"
+    widened = round_trip(far_s + 0.9 * QUEUE_S_LOW)
+    assert widened > start
+    assert round_trip(far_s + 1.1 * QUEUE_S_LOW) == widened
+    assert round_trip(far_s + 0.9 * QUEUE_S_HIGH) == widened
+    assert round_trip(far_s + 1.1 * QUEUE_S_HIGH) == widened // 2
+    pair.now_s += QUICKEST_OVER_S
+    assert round_trip(far_s + 1.1 * QUEUE_S_HIGH) == widened // 4
+    pair.now_s += QUICKEST_OVER_S
+    assert round_trip(far_s + 1.1 * QUEUE_S_HIGH) > widened // 4, "by now it is what is usual"
 
 
 def test_thin_traffic_does_not_widen_the_window() -> None:
