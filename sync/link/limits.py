@@ -56,8 +56,8 @@ REGROUP_RAW_BYTES_MAX: Final = FRAME_BLOCKS_MAX * REGROUP_BYTES_MAX
 REQUESTS_MAX: Final = 256
 """BLOCKS frames of one gateway that are being stored at a time: bounds tasks where frames are small."""
 
-ANCHORS_MAX: Final = 64
-"""In one frame: a boot has one or a few, and a gateway keeps those of some boots."""
+ANCHORS_MAX: Final = 1024
+"""In one frame: all that a gateway keeps, 60 kB; a few in practice. Nothing is shipped before they are told."""
 
 GAPS_MAX: Final = 256
 """In one frame, and there is one at a time: what the cloud takes up in one transaction."""

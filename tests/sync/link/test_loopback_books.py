@@ -14,7 +14,7 @@ from protocols.block import read_head
 from protocols.messages import Anchor, Gap, GapKind, Lane
 from sync.link import frames
 from sync.link.frames import Credit, Span, Standing, decode_frame, encode_frame
-from sync.link.limits import CREDIT_BYTES_MIN, GAPS_MAX
+from sync.link.limits import ANCHORS_MAX, CREDIT_BYTES_MIN, GAPS_MAX
 from sync.link.ports import NotTakenError, Parcel, Room
 from sync.link.status import LinkState
 from tests.sync.link.blocks import BASE_MS, blocks, large_blocks
@@ -154,15 +154,15 @@ def gap(number: int) -> Gap:
 
 async def test_no_block_is_shipped_before_the_cloud_has_the_anchors() -> None:
     ledger, books, log = Ledger(), SiteBooks(), Log(blocks(5))
-    books.unkept = [Anchor(1, number, BASE_MS, 1, "kernel") for number in range(100)]
+    books.unkept = [Anchor(1, number, BASE_MS, 1, "kernel") for number in range(ANCHORS_MAX + 10)]
     ledger.open.clear()
     async with cloud_with(ledger) as (cloud, port), linking(client(port, log, books=books, deadlines=PATIENT)) as link:
         await until(lambda: books.probes > 0)
         assert (cloud.stored, len(log.waiting)) == ({}, 5)
         ledger.open.set()
         await drained(log)
-        assert (len(ledger.anchors), books.unkept) == (100, [])
-        assert link.status.anchors_told == 100
+        assert (len(ledger.anchors), books.unkept) == (ANCHORS_MAX + 10, [])
+        assert link.status.anchors_told == ANCHORS_MAX + 10
         assert books.times[0][1] < 5000
 
 
