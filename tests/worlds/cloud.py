@@ -7,7 +7,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
-from cloud.services.intake import GatewayIntake
+from cloud.services.credit import CreditWatch
+from cloud.services.intake import GatewayBooks, GatewayCredit, GatewayIntake
 from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
 from cloud.services.replay import InboxReplay
@@ -112,7 +113,6 @@ class CloudProcess:
         self.parts = parts
         self.process: Process | None = None
         self.lives = 0
-        self.receiver: Receiver | None = None
         self._ends: list[End] = []
 
     def boot(self) -> None:
@@ -157,10 +157,11 @@ class CloudProcess:
             replica.on_change = lambda project_id: process.do(replay.want, project_id)
             runs.append(replay.run)
         if "links" in self.parts:
-            receiver = self.receiver = Receiver(bus, cloud.store)
-            runs.append(receiver.run)
+            receiver = Receiver(bus, cloud.store)
+            credit = CreditWatch(cloud.nats.stats)
+            runs += [receiver.run, credit.run]
             for gateway in cloud.gateways:
-                gateway.path.listen = lambda end, name=gateway.name: self._accept(process, receiver, name, end)
+                gateway.path.listen = lambda end, name=gateway.name: self._accept(process, receiver, credit, name, end)
         for run in runs:
             process.run(run(stop)).add_done_callback(lambda task: self._ended(process, task))
 
@@ -169,22 +170,24 @@ class CloudProcess:
             self.cloud.trace.add(self.name, "ended", repr(task.exception()))
             self.crash(power=False, back_s=1.0)
 
-    def _accept(self, process: Process, receiver: Receiver, name: str, end: End) -> None:
+    def _accept(self, process: Process, receiver: Receiver, credit: CreditWatch, name: str, end: End) -> None:
         self._ends = [other for other in self._ends if not other.closed]
         self._ends.append(end)
-        process.run(self._serve(receiver, name, end)).add_done_callback(self._served)
+        process.run(self._serve(receiver, credit, name, end)).add_done_callback(self._served)
 
     def _served(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.cloud.laws.broken("nothing fails unseen", f"a session: {task.exception()!r}")
 
-    async def _serve(self, receiver: Receiver, name: str, end: End) -> None:
+    async def _serve(self, receiver: Receiver, credit: CreditWatch, name: str, end: End) -> None:
         session = GatewaySession(
             project_id=PROJECT,
             gateway_id=name,
             intake=GatewayIntake(receiver, self.cloud.sources[name]),
             registry=_NoRegistry(),
             commands=_NoCommands(),
+            books=GatewayBooks(receiver, self.cloud.sources[name], lambda standing: None),
+            credit=GatewayCredit(credit),
             wall_ms=lambda: true_ms(self.cloud.loop.now),
         )
         await serve(end, session)

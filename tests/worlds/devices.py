@@ -87,6 +87,8 @@ class Device:
         self._heard_s = 0.0
         self.listener: Callable[[], Listener | None] = lambda: None
         self._has_clock = rng.random() < 0.5
+        self._noise = rng.choice((0, 0, 20, 100))
+        """Bytes that do not compress, in each message."""
         loop.outside(rng.random() * self._pause_s, self._make)
         loop.outside(rng.random(), self._live)
 
@@ -110,6 +112,8 @@ class Device:
         if self.kind is Kind.GARBLED and number % 3 == 0:
             return f"!{self.name} {number}".encode()
         body: dict[str, object] = {"d": self.name, "n": number, "boot": 1, "seq": number}
+        if self._noise:
+            body["v"] = self._random.randbytes(self._noise).hex()
         if self._has_clock:
             body["time"] = true_ms(self._loop.now)
         return json.dumps(body).encode()

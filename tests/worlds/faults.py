@@ -36,6 +36,9 @@ class Faults:
             (2, self._fail_writes),
             (1, self._fill_disk),
             (1, self._slow_disk),
+            (3, self._flip),
+            (1, self._unreadable_disk),
+            (1, self._restore_disk),
             (1, self._lose_bus_answers),
             (2, self._step_clock),
             (4, self._kill_cloud),
@@ -43,6 +46,7 @@ class Faults:
             (2, self._crash_nats),
             (1, self._lose_nats_answers),
             (1, self._fill_nats),
+            (1, self._lag),
             (2, self._crash_database),
             (2, self._lose_commits),
         ]
@@ -59,7 +63,7 @@ class Faults:
             gateway.path.unblock()
             gateway.path.delay_s = (0.002, 0.05)
             disk = gateway.disk
-            disk.write_trouble, disk.full, disk.slow_s = 0.0, False, 0.0
+            disk.write_trouble, disk.full, disk.slow_s, disk.unreadable = 0.0, False, 0.0, False
             gateway.bus_loses = 0.0
             gateway.clock.synchronize()
             if gateway.life is not None:
@@ -71,6 +75,7 @@ class Faults:
                 each.process.go_on()
         self._cloud.nats.loses = 0.0
         self._cloud.nats.full = False
+        self._cloud.nats.busy_bytes = 0
         self._cloud.uncertain = 0.0
 
     def _gateway(self) -> Gateway:
@@ -143,6 +148,27 @@ class Faults:
         gateway.disk.slow_s = self._random.choice((0.05, 0.5, 3.0))
         self._for(1, 10, setattr, gateway.disk, "slow_s", 0.0)
 
+    def _flip(self) -> None:
+        self._gateway().flip()
+
+    def _unreadable_disk(self) -> None:
+        gateway = self._gateway()
+        self._tell(gateway.name, "disk cannot be read")
+        gateway.disk.unreadable = True
+        self._for(0.5, 8, setattr, gateway.disk, "unreadable", False)
+
+    def _restore_disk(self) -> None:
+        """A copy is taken now, and put in the disk's place a while later."""
+        gateway = self._gateway()
+        gateway.keep_image()
+
+        def restore() -> None:
+            gateway.crash(power=True, back_s=1.0)
+            if gateway.life is None:
+                gateway.restore_image()
+
+        self._for(1, 40, restore)
+
     def _lose_bus_answers(self) -> None:
         gateway = self._gateway()
         self._tell(gateway.name, "bus loses answers")
@@ -184,6 +210,12 @@ class Faults:
         self._tell("nats", "full")
         self._cloud.nats.full = True
         self._for(1, 20, setattr, self._cloud.nats, "full", False)
+
+    def _lag(self) -> None:
+        """The services are behind: backfill gets no credit."""
+        self._tell("nats", "seems busy")
+        self._cloud.nats.busy_bytes = 8 * 1024 * 1024
+        self._for(1, 30, setattr, self._cloud.nats, "busy_bytes", 0)
 
     def _crash_database(self) -> None:
         self._cloud.crash_database(back_s=0.2 + 8 * self._random.random())

@@ -7,10 +7,12 @@ import contextlib
 import errno
 import random
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path as FilePath
 from typing import Final
 
 from edge.anchors import Anchors
 from edge.background import Background, restarted
+from edge.books import GatewayBooks
 from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Waiter
@@ -18,7 +20,7 @@ from edge.recorder import Recorder
 from edge.sender import Sender
 from protocols.messages import Command, Origin
 from sync.link.client import LinkClient
-from sync.link.frames import Hello
+from sync.link.frames import FEATURE_BOOKS, Hello
 from sync.link.regroup import FEATURE as REGROUP
 from sync.log.log import Log, LogSettings
 from sync.log.settings import STATE_BYTES
@@ -43,9 +45,7 @@ FAREWELL_S: Final = 12.0
 class Gateway:
     """One site. What is durable stays here; each run of the gateway's process is a Run."""
 
-    def __init__(
-        self, loop: SimulatedLoop, rng: random.Random, name: str, laws: Laws, trace: Trace, *, segments: int
-    ) -> None:
+    def __init__(self, loop: SimulatedLoop, rng: random.Random, name: str, laws: Laws, trace: Trace) -> None:
         self.loop = loop
         self.random = rng
         self.name = name
@@ -58,17 +58,21 @@ class Gateway:
         self.path = Path(loop, name, rng, trace)
         self.settings = LogSettings(
             segment_bytes=SEGMENT_BYTES,
-            max_bytes=STATE_BYTES + segments * SEGMENT_BYTES,
+            max_bytes=STATE_BYTES + rng.choice((5, 8, 16)) * SEGMENT_BYTES,
             linger_max_ms=2.0,
-            evict=False,
+            evict=rng.random() < 0.8,
+            retain_acked_bytes=rng.choice((0, 0, 2 * SEGMENT_BYTES)),
         )
         self.bus_loses = 0.0
         self.anchors = MemoryFile(self.disk)
+        self._image: tuple[dict[FilePath, bytes], bytes | None] | None = None
         self.life: Life | None = None
         self.lives = 0
 
     def boot(self) -> None:
+        """Its disk can be read by then: a log that is opened while it cannot leaves segments out."""
         if self.life is None:
+            self.disk.unreadable = False
             self.lives += 1
             self.life = Life(self, self.lives)
 
@@ -99,13 +103,45 @@ class Gateway:
     def drained(self) -> bool:
         """Whether nothing waits in the log."""
         life = self.life
-        return life is not None and life.listening and life.log.accounting().pending == 0
+        if life is None or not life.listening:
+            return False
+        account = life.log.accounting()
+        return not account.pending and not account.gaps_untold
 
     @property
     def standing(self) -> str:
         """For people."""
         life = self.life
         return "down" if life is None else str(life.log.accounting()) if life.listening else "starting"
+
+    def keep_image(self) -> None:
+        """As somebody who copies the disk of a running machine."""
+        self._image = self.disk.image(), self.anchors.content
+
+    def restore_image(self) -> None:
+        """The machine is off, and the copy is put in its place. What is only on the disk that is gone, nobody can tell
+        of any more."""
+        if self._image is not None:
+            self.trace.add(self.name, "disk restored")
+            image, self.anchors.content = self._image
+            self.disk.restore(image)
+            self.book.excuse_but(self.disk.blocks())
+
+    def flip(self) -> None:
+        """One bit rots, anywhere in what is written."""
+        paths = sorted(path for path in self.disk.files if path.suffix in (".seg", ".0", ".1"))
+        path = self.random.choice(paths) if paths else None
+        used = len(bytes(self.disk.files[path]).rstrip(b"\0")) if path is not None else 0
+        if path is None or not used:
+            return
+        offset = self.random.randrange(used)
+        if path.suffix != ".seg":
+            self.book.state_harmed = True
+        for at, start, head in self.disk.blocks():
+            if at == path and start <= offset < start + head.size:
+                self.book.harm(head.epoch, head.first_seq, head.end_seq)
+        self.disk.flip(path, offset)
+        self.trace.add(self.name, "bit flipped", path.name, offset)
 
     def listener(self) -> Life | None:
         """What devices find."""
@@ -171,9 +207,17 @@ class Life:
         )
         up.push_async_callback(self.log.close)
         bus = self.bus = EdgeBus(gateway.loop, lambda: rng.random() < gateway.bus_loses)
-        self.recorder = Recorder(bus, self.log)
+        self.recorder = Recorder(bus, self.log, self.anchors.true_received_ms)
         self.collector = Collector(bus, clock, run=rng.getrandbits(63))
         self.sender = Sender(self.log, self._accepted, monotonic_s=gateway.loop.time)
+        books = GatewayBooks(
+            self.log,
+            self.anchors,
+            (),
+            refused=lambda: self.recorder.counts.refused,
+            true_ms=clock.true_ms,
+            look_again=self.sender.look_again,
+        )
         self.link = LinkClient(
             "world",
             token=lambda now_s: gateway.name,
@@ -183,6 +227,7 @@ class Life:
             wall_ms=clock.steady_ms,
             random=rng.random,
             dial=gateway.path.dial,
+            books=books,
         )
         await up.enter_async_context(self.background.needed("recorder", self.recorder.run()))
         await up.enter_async_context(self.background.needed("collector", self.collector.run()))
@@ -190,7 +235,7 @@ class Life:
 
     def _hello(self) -> Hello:
         clock = self.gateway.clock
-        return Hello("world", self.log.epoch, clock.boot, clock.boot_ms(), clock.wall_ms(), 0, (REGROUP,))
+        return Hello("world", self.log.epoch, clock.boot, clock.boot_ms(), clock.wall_ms(), 0, (REGROUP, FEATURE_BOOKS))
 
     def _accepted(self, epoch: int, first_seq: int, end_seq: int) -> None:
         self.gateway.book.accepted(epoch, first_seq, end_seq)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 
-from protocols.block import open_block
+from protocols.block import BlockHead, open_block
 from protocols.messages import Priority
 from tests.worlds.devices import Name, name_of
 from tests.worlds.disk import Held
@@ -42,6 +43,8 @@ class GatewayBook:
         self.has: Callable[[int, int, int], bool] = lambda epoch, first, end: True
         """Whether the cloud has these records for good."""
         self.is_on_disk: Callable[[Place], bool] = lambda place: False
+        self.state_harmed = False
+        """What the log remembers beside its blocks was damaged, or is older than they are."""
         self._laws = laws
         self._trace = trace
 
@@ -83,6 +86,19 @@ class GatewayBook:
             self.records[place].synced = True
             self.places.setdefault(name, []).append(place)
         return bool(found)
+
+    def harm(self, epoch: int, first: int, end: int) -> None:
+        """The block of these records is damaged on the disk."""
+        for seq in range(first, end):
+            if (epoch, seq) in self.records:
+                self.records[epoch, seq].harmed = True
+
+    def excuse_but(self, blocks: Iterable[tuple[Path, int, BlockHead]]) -> None:
+        """Only these blocks are there any more."""
+        self.state_harmed = True
+        there = {(head.epoch, seq) for _, _, head in blocks for seq in range(head.first_seq, head.end_seq)}
+        for place, record in self.records.items():
+            record.excused |= place not in there
 
     def accepted(self, epoch: int, first: int, end: int) -> None:
         self._trace.add(self.name, "accepted", f"{epoch:x}", first, end)

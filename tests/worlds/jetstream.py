@@ -15,6 +15,7 @@ from typing import Final
 from protocols.batch import BatchKey
 from protocols.messages import Lane
 from sync.bus.contract import BusError, BusFullError, Reader, TopicSpec
+from sync.bus.jetstream_streams import ChannelStats, TopicStats
 from sync.bus.lanes import LaneQueue
 from tests.worlds.loop import PROCESS, Process, SimulatedLoop
 from tests.worlds.trace import Trace
@@ -56,6 +57,8 @@ class Nats:
         """Share of answers and acknowledgements that are lost."""
         self.sync_s = 0.003
         self.full = False
+        self.busy_bytes = 0
+        """Backfill that the services seem not to have worked on."""
         self.messages_max = 0
         """The most that ever waited."""
         self.on_synced = on_synced
@@ -75,9 +78,20 @@ class Nats:
     def empty(self) -> bool:
         return not self._messages
 
-    def waiting(self, topic: str, lane: Lane) -> int:
-        """Messages of a topic that are not acknowledged."""
-        return sum(1 for message in self._messages.values() if message.topic == topic and message.lane is lane)
+    async def stats(self) -> list[TopicStats]:
+        """What waits where; `busy_bytes` more of it as backfill than there is."""
+        if not self.up:
+            raise BusError("NATS is not connected")
+        return [
+            TopicStats(
+                topic=name,
+                batches=1,
+                bytes=self.busy_bytes,
+                bytes_max=spec.bytes_max,
+                channels=[ChannelStats(channel, Lane.BACKFILL, 1, 0) for channel in spec.channels],
+            )
+            for name, spec in self._topics.items()
+        ]
 
     def publish(self, topic: str, lane: Lane, data: bytes, answer: asyncio.Future[None]) -> None:
         """Comes over the network."""

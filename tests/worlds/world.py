@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from tests.worlds.gateway import Gateway
 from tests.worlds.laws import Laws
 from tests.worlds.loop import Process, SimulatedLoop, SpinError
 from tests.worlds.publisher import Publisher
+from tests.worlds.standing import StandingWatch
 from tests.worlds.trace import Trace
 
 GATEWAYS: Final = 3
@@ -40,7 +42,7 @@ FAULTS_S: Final = 100.0
 QUIET_S: Final = 600.0
 """By then all has arrived: twice the longest waits of every part, one behind the other."""
 LOOK_S: Final = 1.0
-"""Virtual seconds between two looks at whether all has arrived."""
+"""Virtual seconds between two looks at how everything stands."""
 
 
 class Outcome(msgspec.Struct):
@@ -62,16 +64,10 @@ class World:
         self.trace = Trace(self.loop.time, whole=whole_trace)
         self.laws = Laws(self.trace)
         self.gateways = [
-            Gateway(
-                self.loop,
-                self._more_random(),
-                f"g{number}",
-                self.laws,
-                self.trace,
-                segments=self.random.choice((5, 8, 16)),
-            )
+            Gateway(self.loop, self._more_random(), f"g{number}", self.laws, self.trace)
             for number in range(1, GATEWAYS + 1)
         ]
+        self.watches = [StandingWatch(gateway) for gateway in self.gateways]
         self.cloud = Cloud(self.loop, self._more_random(), self.laws, self.trace, self.gateways)
         self.devices = [
             self._device(gateway, f"{gateway.name}-{kind.value}", kind) for gateway in self.gateways for kind in KINDS
@@ -151,7 +147,7 @@ class World:
             self.loop.outside(self.random.random(), process.boot)
         for _ in range(FAULTS):
             self.loop.outside(1 + (FAULTS_S - 2) * self.random.random(), self.faults.begin)
-        if not self.loop.run_until(self._broken, until_s=FAULTS_S):
+        if self._runs_until(FAULTS_S, lambda: False):
             self.trace.add("world", "faults stop")
             self.faults.end()
             if self._settles():
@@ -166,12 +162,16 @@ class World:
 
     def _settles(self) -> bool:
         """Whether all arrives in time."""
-        while self.loop.now < FAULTS_S + QUIET_S:
-            if self.loop.run_until(self._broken, until_s=self.loop.now + LOOK_S):
+        return self._runs_until(FAULTS_S + QUIET_S, self._arrived) and self._arrived()
+
+    def _runs_until(self, until_s: float, done: Callable[[], bool]) -> bool:
+        """Whether no law is broken until then, or until it is done."""
+        while self.loop.now < until_s and not done():
+            if self.loop.run_until(self._broken, until_s=min(until_s, self.loop.now + LOOK_S)):
                 return False
-            if self._arrived():
-                return True
-        return False
+            for watch in self.watches:
+                watch.look()
+        return not self._broken()
 
     def _arrived(self) -> bool:
         return (
