@@ -49,6 +49,10 @@ class CloudBook:
         progress = self._tables.progress.get((hop, source_id, epoch))
         return Ranges() if progress is None else progress.done
 
+    def has(self, source_id: int, epoch: int, seq: int) -> bool:
+        """Whether the record came: where the receiver crashed before its commit, the processor tells."""
+        return any(seq in self.done(hop, source_id, epoch) for hop in (RECEIVER, PROCESSOR))
+
     def on_synced(self, topic: str, data: bytes) -> None:
         if topic == DEFAULT_PROCESSOR:
             for consignment in decode_shipment(data):

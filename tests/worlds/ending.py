@@ -12,7 +12,6 @@ from cloud.model.gaps import FATE_OF
 from protocols.messages import GapKind, Priority
 from sync.ranges import Ranges
 from tests.worlds.cloud import Cloud
-from tests.worlds.cloud_book import RECEIVER
 from tests.worlds.devices import Device, Kind, Name, name_of
 from tests.worlds.gateway import Gateway
 from tests.worlds.gateway_book import Place, Record
@@ -66,7 +65,7 @@ def _check_site(laws: Laws, gateway: Gateway, cloud: Cloud, found: _Found, kinds
     unresolved: Counter[Name] = Counter()
     for place, record in gateway.book.records.items():
         epoch, seq = place
-        if not cloud.book.done(RECEIVER, source, epoch).covers(seq, seq + 1):
+        if not cloud.book.has(source, epoch, seq):
             if record.synced and not record.excused and not lost.covers(place):
                 laws.broken("acknowledged ⊆ stored ∪ gaps", f"{gateway.name} {epoch:x}/{seq} {record.name}")
             continue
@@ -101,7 +100,7 @@ def _check_repeats(laws: Laws, gateway: Gateway, cloud: Cloud, arrived: dict[Nam
     places = {name: set(known) for name, known in gateway.book.places.items()}
     source = cloud.sources[gateway.name]
     for place, record in gateway.book.records.items():
-        if not record.synced and cloud.book.done(RECEIVER, source, place[0]).covers(place[1], place[1] + 1):
+        if not record.synced and cloud.book.has(source, *place):
             places.setdefault(record.name, set()).add(place)
     for name, known in places.items():
         if len(known) > arrived.get(name, 1):
