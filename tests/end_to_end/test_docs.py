@@ -133,6 +133,9 @@ async def test_connect(tmp_path: Path) -> None:
         await page.type_in("tidegate-sim send new-pump")
         waiting = json.loads(await page.until("new-pump", "/inbox"))["items"]
         assert waiting[0]["data"] == {"temperature": 12.5}
+        here["MESSAGE"], here["TIME"] = waiting[0]["id"], str(waiting[0]["received_time"])
+        assert (await page.type_in("tidegate-cloud where MESSAGE")).startswith("inbox ")
+        assert "no device has the alias demo:serial:new-pump" in await page.type_in("tidegate-cloud where --device")
         answer = json.loads(await page.type_in("api/v1/messages"))
         assert answer["device_known"] is True
         await Page("CONNECT.md", tmp_path, here).until('"value":72.5', "my-pump/current")
