@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cloud.db.database import Connection
-from cloud.model.accounting import Ahead, SourceAccount, account
-from cloud.model.claim import FATES, INBOX_EPOCH
+from cloud.model.accounting import SourceAccount, account
+from cloud.model.claim import FATES
 
 
 def _count(ranges: str) -> str:
@@ -28,12 +28,8 @@ _BY_SOURCE: Final = f"""
         SELECT source_id,
                sum({_count("received - processed")}) AS in_pipeline,
                sum({_count("processed - received")}) AS processor_ahead,
-               sum({_count("sent - written")}) AS at_writer,
-               sum({_count("written - sent")}) AS writer_ahead
+               sum({_count("sent - written")}) AS at_writer
         FROM spans GROUP BY source_id
-    ), replayed AS (
-        SELECT i.source_id, count(*) AS ahead FROM inbox i JOIN spans s ON s.source_id = i.source_id
-        WHERE s.epoch = {INBOX_EPOCH} AND i.replay_seq IS NOT NULL AND i.replay_seq <@ s.written GROUP BY i.source_id
     ), fates AS (
         SELECT source_id, {", ".join(f"sum({fate})::bigint AS {fate}" for fate in FATES)}
         FROM hop_progress WHERE source_id IN (SELECT id FROM wanted) GROUP BY source_id
@@ -42,10 +38,8 @@ _BY_SOURCE: Final = f"""
            {", ".join(f"coalesce(f.{fate}, 0) AS {fate}" for fate in FATES)},
            coalesce(w.in_pipeline, 0)::bigint AS records_in_pipeline,
            coalesce(w.processor_ahead, 0)::bigint AS processor_ahead,
-           coalesce(w.at_writer, 0)::bigint AS records_at_writer,
-           coalesce(w.writer_ahead, 0)::bigint AS writer_ahead, coalesce(i.ahead, 0) AS replayed_ahead
+           coalesce(w.at_writer, 0)::bigint AS records_at_writer
     FROM wanted s LEFT JOIN fates f ON f.source_id = s.id LEFT JOIN waiting w ON w.source_id = s.id
-    LEFT JOIN replayed i ON i.source_id = s.id
     ORDER BY s.project_id, s.id"""
 
 
@@ -63,5 +57,5 @@ def _account(row: dict[str, Any]) -> SourceAccount:
         {fate: row[fate] for fate in FATES},
         records_in_pipeline=row["records_in_pipeline"],
         records_at_writer=row["records_at_writer"],
-        ahead=Ahead(row["processor_ahead"], row["writer_ahead"], row["replayed_ahead"]),
+        processor_ahead=row["processor_ahead"],
     )

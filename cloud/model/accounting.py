@@ -1,9 +1,9 @@
 """The accounting: what became of each source's records and messages.
 
-A hop publishes before it commits, so the next one may have committed its part of a batch first; after a crash between
-the two, for as long as the redelivery takes. The ranges show what the later hop has, and that proves what the earlier
-one is about to count: a record that the processor has done is accepted, a message that is stored was decoded and is
-not unresolved. The account says so at once, and the equations hold at every moment.
+A record is accepted once its number is in the receiver's ranges, which are written after JetStream has it; so the
+processor may have done it first, for as long as that takes, or until it is sent again after a crash between the two.
+Its ranges prove it, and it is counted as accepted at once. All other hops are told of a batch after the commit of the
+hop before them. So the equations hold at every moment.
 """
 
 from __future__ import annotations
@@ -48,26 +48,14 @@ class SourceAccount(msgspec.Struct, frozen=True):
     """Ends of logs, of unknown length, that could not be read: at most the last write of a run each."""
     records_at_writer: int
     """Done by the processor or replayed from the inbox, not done by the transponder: found from the ranges."""
-    writer_ahead: int
-    """Done by the transponder, not committed yet by who sent it: found from the ranges."""
 
     @property
     def closed(self) -> bool:
         """Whether both equations hold, and *in pipeline*, found two ways, agrees on being nothing."""
         records = self.decoded_records + self.rejected_records + self.dead_records + self.records_in_pipeline
-        moving = self.records_at_writer > 0 or self.writer_ahead > 0
-        return self.accepted == records and self.in_pipeline >= 0 and (moving or self.in_pipeline == 0)
-
-
-class Ahead(msgspec.Struct, frozen=True):
-    """How far hops have gone beyond those before them: what is committed in the wrong order, and proves the rest."""
-
-    processor: int
-    """Records done by the processor and not by the receiver."""
-    writer: int
-    """Records done by the transponder and not by who sent them."""
-    replayed: int
-    """Messages of the inbox that the transponder has, and the replay has not taken out yet."""
+        return (
+            self.accepted == records and self.in_pipeline >= 0 and (self.records_at_writer > 0 or not self.in_pipeline)
+        )
 
 
 _ENDS: Final = ("stored", "repeated", "unresolved", "rejected", "stopped", "dead")
@@ -82,16 +70,12 @@ def account(
     *,
     records_in_pipeline: int,
     records_at_writer: int,
-    ahead: Ahead,
+    processor_ahead: int,
 ) -> SourceAccount:
-    """`fates`: the sums over all hops and epochs, each of claim.FATES."""
+    """`fates`: the sums over all hops and epochs, each of claim.FATES. `processor_ahead`: records that the processor
+    has done, and the receiver has not."""
     counts = dict(fates)
-    counts["accepted"] += ahead.processor
-    too_many = max(0, sum(counts[fate] for fate in _ENDS) - counts["decoded"])
-    replayed = min(too_many, ahead.replayed)
-    counts["unresolved"] -= replayed
-    if ahead.writer:
-        counts["decoded"] += too_many - replayed
+    counts["accepted"] += processor_ahead
     return SourceAccount(
         project_id=project_id,
         source_id=source_id,
@@ -101,5 +85,4 @@ def account(
         records_in_pipeline=records_in_pipeline,
         in_pipeline=counts["decoded"] - sum(counts[fate] for fate in _ENDS),
         records_at_writer=records_at_writer,
-        writer_ahead=ahead.writer + ahead.replayed,
     )

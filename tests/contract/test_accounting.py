@@ -33,16 +33,6 @@ class Ledger:
 
         await PostgresStore(self._database).run(work)
 
-    async def wait_in_inbox(self, replay_seqs: list[int | None]) -> None:
-        async with self._database.transaction() as conn:
-            await conn.executemany(
-                """INSERT INTO inbox (project_id, source_id, network_id, alias_key, alias, id, record, flags,
-                                      received_time, event_time, data, payload, replay_seq)
-                   VALUES ('p', $1, 'n', 'serial', 'unknown', gen_random_uuid(), gen_random_uuid(), 0, 1, 1, '{}', '',
-                           $2)""",
-                [(self._source_id, replay_seq) for replay_seq in replay_seqs],
-            )
-
     async def account(self) -> SourceAccount:
         """It closes, whenever it is asked for."""
         async with self._database.connection() as conn:
@@ -79,26 +69,25 @@ async def test_what_the_processor_has_done_is_accepted(ledger: Ledger) -> None:
     assert (await ledger.account()).accepted == 20
 
 
-async def test_what_is_stored_was_decoded(ledger: Ledger) -> None:
-    await ledger.commit("receiver", 0, 10, accepted=10)
-    await ledger.commit("transponder", 0, 10, stored=12)
-    account = await ledger.account()
-    assert (account.accepted, account.decoded, account.stored, account.in_pipeline) == (10, 12, 12, 0)
-    assert account.writer_ahead == 10
-    await ledger.commit("processor", 0, 10, decoded_records=10, decoded=12)
-    assert (await ledger.account()).writer_ahead == 0
-
-
 async def test_what_was_replayed_and_stored_is_not_unresolved(ledger: Ledger) -> None:
     await ledger.commit("receiver", 0, 3, accepted=3)
     await ledger.commit("processor", 0, 3, decoded_records=3, decoded=3, unresolved=3)
     await ledger.commit("transponder", 0, 3)
-    await ledger.wait_in_inbox([0, 1, None])
-    await ledger.commit("inbox", 0, 2, epoch=INBOX_EPOCH)
     assert (await ledger.account()).unresolved == 3
+    await ledger.commit("inbox", 0, 2, epoch=INBOX_EPOCH, unresolved=-2)
+    account = await ledger.account()
+    assert (account.unresolved, account.in_pipeline, account.records_at_writer) == (1, 2, 2)
     await ledger.commit("transponder", 0, 2, epoch=INBOX_EPOCH, stored=2)
     account = await ledger.account()
     assert (account.decoded, account.stored, account.unresolved, account.in_pipeline) == (3, 2, 1, 0)
+
+
+async def test_losses_stand_apart(ledger: Ledger) -> None:
+    await ledger.commit("receiver", 0, 3, accepted=3)
+    await ledger.commit("gap", 3, 7, evicted=5, damaged=2)
+    await ledger.commit("gap", 3, 0, epoch=EPOCH + 1, tails=1)
+    account = await ledger.account()
+    assert (account.accepted, account.evicted, account.damaged, account.tails) == (3, 5, 2, 1)
 
 
 async def test_a_loss_is_not_explained_away(ledger: Ledger) -> None:

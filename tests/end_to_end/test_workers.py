@@ -11,7 +11,7 @@ from tests.end_to_end.site import COMMANDS, Process, Site
 async def test_two_workers_share_one_stream_and_one_may_be_killed(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
         command: list[str | Path] = [COMMANDS / "tidegate-cloud", "run", "--config", site.cloud_toml]
-        site.cloud = Process("cloud", [*command, "api", "receiver", "replay"], tmp_path / "cloud.log")
+        site.platform.cloud = Process("cloud", [*command, "api", "receiver", "replay"], tmp_path / "cloud.log")
         await site.set_up()
         workers = [
             Process(f"worker {n}", [*command, "processor", "transponder"], tmp_path / f"worker-{n}.log") for n in (1, 2)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from cloud.model.accounting import Ahead, SourceAccount, account
-from cloud.model.claim import FATES, INBOX_EPOCH
+from cloud.model.accounting import SourceAccount, account
+from cloud.model.claim import FATES
 from cloud.model.output import Unsent
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
 from protocols.block import read_head
@@ -116,13 +116,6 @@ class CloudBook:
             waiting["records_in_pipeline"] += _missing(received, processed)
             waiting["processor_ahead"] += _missing(processed, received)
             waiting["records_at_writer"] += _missing(sent, written)
-            waiting["writer_ahead"] += _missing(written, sent)
-        replayed = _of(by_hop, INBOX_EPOCH, TRANSPONDER)
-        replayed_ahead = sum(
-            1
-            for held in self._tables.inbox.values()
-            if held.row.source_id == source_id and held.row.replay_seq is not None and held.row.replay_seq in replayed
-        )
         return account(
             PROJECT,
             source_id,
@@ -131,7 +124,7 @@ class CloudBook:
             fates,
             records_in_pipeline=waiting["records_in_pipeline"],
             records_at_writer=waiting["records_at_writer"],
-            ahead=Ahead(waiting["processor_ahead"], waiting["writer_ahead"], replayed_ahead),
+            processor_ahead=waiting["processor_ahead"],
         )
 
     def _check_forgotten(self, tx: MemoryTransaction) -> None:
