@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from cloud.db import accounting, current, history, inbox, rejects
+from cloud.db import accounting, current, history, inbox, rejects, sources
 from cloud.db.database import Database, DatabaseDownError
 from cloud.db.postgres_store import PostgresStore
 from cloud.model.accounting import SourceAccount
@@ -29,7 +29,8 @@ from cloud.services.transponder import Transponder
 from cloud.topics import TOPICS
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import encode_block
-from protocols.messages import Clock, ClockState, Lane, Origin, Priority
+from protocols.messages import Anchor, Clock, ClockState, Lane, Origin, Priority
+from protocols.shipment import CLOCK_CORRECTED
 from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
 from tests.contract.nats_server import NatsServer
@@ -37,6 +38,7 @@ from tests.contract.nats_server import NatsServer
 T = TypeVar("T")
 
 NOW = 1_770_000_000_000
+SYNCHRONIZED = Clock(1, 1, ClockState.SYNCHRONIZED)
 DEADLINE_S = 30.0
 
 
@@ -158,13 +160,15 @@ async def cloud(database: Database, tmp_path: Path) -> AsyncIterator[Cloud]:
         await server.kill()
 
 
-def block(epoch: int, first_seq: int, rows: Sequence[tuple[str, str, object]]) -> bytes:
-    """Rows of network, alias, payload, as one block."""
+def block(
+    epoch: int, first_seq: int, rows: Sequence[tuple[str, str, object]], clock: Clock = SYNCHRONIZED, at_ms: int = NOW
+) -> bytes:
+    """Rows of network, alias, payload, as one block; received from `at_ms` on, one each millisecond."""
     origins = list(dict.fromkeys(Origin(network, "serial", alias, "up", "", "mqtt") for network, alias, _ in rows))
     batch = RecordBatch(
         BatchKey(epoch, first_seq),
-        Clock(1, 1, ClockState.SYNCHRONIZED),
-        NOW,
+        clock,
+        at_ms,
         origins,
         [origins.index(Origin(network, "serial", alias, "up", "", "mqtt")) for network, alias, _ in rows],
         list(range(len(rows))),
@@ -175,7 +179,7 @@ def block(epoch: int, first_seq: int, rows: Sequence[tuple[str, str, object]]) -
         epoch=epoch,
         first_seq=first_seq,
         records=len(rows),
-        newest_ms=NOW,
+        newest_ms=at_ms,
         priority=Priority.TELEMETRY,
     )
 
@@ -249,6 +253,34 @@ async def test_unknown_devices_wait_in_the_inbox_and_are_stored_once_they_exist(
     account = await cloud.until(lambda a: a.stored == 20)
     assert account.unresolved == 20
     assert sorted(int(str(row["n"])) for row in await cloud.stored("later")) == list(range(20))
+
+
+async def test_corrected_times_outlast_the_inbox(cloud: Cloud) -> None:
+    """Two gateways that started in 1970, under the same boot's number: each is dated by its own anchor."""
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
+    async with cloud.database.transaction() as conn:
+        await conn.execute("INSERT INTO gateway (project_id, id, name) VALUES ('p', 'h', 'H')")
+        other = await sources.add(conn, "p", "gateway", "h")
+    boot = Clock(9, 0, ClockState.UNSET)
+    for source, wall_ms in ((cloud.source, NOW - 50_000), (other, NOW - 90_000)):
+        await cloud.receiver.keep_anchors(source, [Anchor(9, 20_000, wall_ms, 7, "cloud")])
+    first = block(7, 0, [("plain", "later", {"n": 1})], boot, 10_000)
+    second = block(8, 0, [("plain", "later", {"n": 2})], boot, 20_000)
+    await asyncio.gather(
+        cloud.receiver.accept(cloud.source, Lane.LIVE, [first]), cloud.receiver.accept(other, Lane.LIVE, [second])
+    )
+    await cloud.until(lambda a: a.unresolved == 1)
+    await cloud.add_device("plain", "later")
+    await cloud.until(lambda a: a.stored == 1)
+    async with asyncio.timeout(DEADLINE_S):
+        while len(await cloud.stored("later")) < 2:
+            await asyncio.sleep(0.02)
+    async with cloud.database.connection() as conn:
+        rows = await history.page(conn, "p", await cloud.device("later"), 0, 2**53, limit=10)
+    assert [(row.event_time, row.received_time, row.time_error_ms, row.flags) for row in rows] == [
+        (NOW - 90_000, 20_000, 7, CLOCK_CORRECTED),
+        (NOW - 60_000, 10_000, 8, CLOCK_CORRECTED),
+    ]
 
 
 async def test_creation_and_arrival_cannot_miss_each_other(cloud: Cloud) -> None:

@@ -439,6 +439,16 @@ async def test_current_is_the_newest_of_each_attribute(premises: Premises) -> No
     assert values == {"a": b"1", "b": b"5", "c": b"6"}, "of equal times the later received, then the higher id"
 
 
+async def test_of_rows_of_one_time_the_last_received_is_current(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    made = batch(source, [target(device, "a")], [(0, NOW, b'{"a":%d}' % n) for n in range(4)])
+    made.received_time[:] = [NOW, NOW + 5, NOW + 5, NOW + 1]
+    await premises.store.run(lambda tx: tx.update_current(made, range(4)))
+    (held,) = await premises.current("p", device)
+    assert (held.value, held.id) == (b"2", record_message_id(EPOCH, 2)), "of two received together, the higher id"
+
+
 async def test_rejects_and_dead_letters_are_kept_as_they_came(premises: Premises) -> None:
     source = await premises.add_project("p")
     run = Run(source, EPOCH, 10, 5)
