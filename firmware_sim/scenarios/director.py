@@ -20,24 +20,30 @@ from firmware_sim.scenarios.events import (
     Cut,
     Delay,
     Duplicates,
+    Flap,
     Kill,
     Late,
     LinkEvent,
+    Loss,
     Malformed,
     PartEvent,
     Pause,
     Restart,
     Stall,
+    Throttle,
     WrongClock,
 )
 from firmware_sim.scenarios.site import NotPossibleError, Site
-from firmware_sim.scenarios.timeline import Moment
+from firmware_sim.scenarios.timeline import EACH_MIN_S, Moment
 
 _KINDS: Final[dict[type, Kind]] = {
     Cut: Kind.CUT,
     BlackHole: Kind.BLACK_HOLE,
     Stall: Kind.STALL,
     Delay: Kind.DELAY,
+    Throttle: Kind.THROTTLE,
+    Loss: Kind.LOSS,
+    Flap: Kind.FLAP,
 }
 
 
@@ -122,8 +128,8 @@ class Director:
     async def _begin(self, moment: Moment) -> None:
         event, lasting_s = moment.event, self._lasting_s(moment)
         match event:
-            case Cut() | BlackHole() | Stall() | Delay():
-                await self._site.break_link(_fault(event, lasting_s))
+            case Cut() | BlackHole() | Stall() | Delay() | Throttle() | Loss() | Flap():
+                await self._site.break_link(_fault(event, lasting_s, self._speed))
             case Kill():
                 self._site.kill(event.part)
             case Pause():
@@ -188,7 +194,17 @@ def _part(event: AnyEvent) -> Part:
     return Part.SITE if isinstance(event, PartEvent) else Part.DEVICES
 
 
-def _fault(event: LinkEvent, seconds: float) -> Fault:
-    direction = Direction.BOTH if isinstance(event, Cut) else Direction(event.direction)
-    delay_ms = 1000 * event.latency if isinstance(event, Delay) else 0.0
-    return Fault(_KINDS[type(event)], direction, delay_ms, seconds)
+def _fault(event: LinkEvent, seconds: float, speed: float) -> Fault:
+    fault = Fault(_KINDS[type(event)], seconds=seconds)
+    match event:
+        case Loss() | Flap():
+            return msgspec.structs.replace(fault, every_s=max(event.each / speed, EACH_MIN_S))
+        case Cut():
+            return fault
+    fault = msgspec.structs.replace(fault, direction=Direction(event.direction))
+    match event:
+        case Delay():
+            return msgspec.structs.replace(fault, delay_ms=1000 * event.latency)
+        case Throttle():
+            return msgspec.structs.replace(fault, bytes_per_s=event.bytes_per_s)
+    return fault

@@ -85,6 +85,24 @@ class Delay(_LinkFault, frozen=True, kw_only=True, tag="delay"):
     latency: Span
 
 
+class Throttle(_LinkFault, frozen=True, kw_only=True, tag="throttle"):
+    """`bytes_per_s` get through each way."""
+
+    bytes_per_s: Annotated[int, msgspec.Meta(ge=100, le=1_000_000_000)]
+
+
+class Loss(_Lasting, frozen=True, kw_only=True, tag="loss"):
+    """Every `each` on average a connection stands still for a while, or is reset."""
+
+    each: Span
+
+
+class Flap(_Lasting, frozen=True, kw_only=True, tag="flap"):
+    """The link comes and goes, within `each` on average."""
+
+    each: Span
+
+
 class _OfDevices(Event, frozen=True, kw_only=True):
     share: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
     """Of the devices, chosen by the seed; at least one."""
@@ -144,7 +162,7 @@ class Pause(_Lasting, frozen=True, kw_only=True, tag="pause"):
     part: Literal["gateway", "cloud"]
 
 
-LinkEvent = Cut | BlackHole | Stall | Delay
+LinkEvent = Cut | BlackHole | Stall | Delay | Throttle | Loss | Flap
 DeviceEvent = BrownOut | Restart | Late | Duplicates | Malformed | WrongClock | Burst
 PartEvent = Kill | Pause
 AnyEvent = LinkEvent | DeviceEvent | PartEvent

@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from firmware_sim.demo.process import command_line
 from firmware_sim.faults.control import ControlError, command
 from firmware_sim.faults.fault import Fault, ProxyState
@@ -35,7 +37,7 @@ class Site:
         """For as long as the fault says; it ends by itself, also if this process does. Raises NotPossibleError."""
         if not self._control_port:
             raise NotPossibleError(NO_PROXY)
-        state = await self._command(Fault(fault.kind, fault.direction, fault.delay_ms, fault.seconds, self._by))
+        state = await self._command(msgspec.structs.replace(fault, by=self._by))
         if state.by != self._by:
             raise NotPossibleError(f"the link is broken already, by {state.by or 'somebody else'}")
 

@@ -24,14 +24,17 @@ from firmware_sim.scenarios.events import (
     Cut,
     Delay,
     Duplicates,
+    Flap,
     Kill,
     Late,
     LinkEvent,
+    Loss,
     Malformed,
     Pause,
     Restart,
     Span,
     Stall,
+    Throttle,
     WrongClock,
     decode,
 )
@@ -47,6 +50,9 @@ EVENTS_MAX: Final = 200
 DEVICES_MAX: Final = 1000
 """Simulated in the process that also watches; `fleet` is there for more."""
 DURATION_MIN_S: Final = 1.0
+EACH_MIN_S: Final = 0.01
+EACH_MAX_S: Final = 3600.0
+"""Of loss and flapping, as the link proxy takes them."""
 SAME_S: Final = 1e-9
 _WHAT: Final = re.compile(r"event\[\d+\]\.what: ")
 
@@ -161,6 +167,10 @@ def _check(scenario: Scenario, file: Path) -> None:
         if ends_s > scenario.duration + SAME_S:
             reason = f"it ends at {ends_s:g} s at the latest, after the scenario ({scenario.duration:g} s)"
             raise _wrong(file, f"{path}.at", reason, "a longer duration")
+        if isinstance(event, Loss | Flap) and not EACH_MIN_S <= event.each <= EACH_MAX_S:
+            raise _wrong(
+                file, f"{path}.each", f"is not within {1000 * EACH_MIN_S:g} ms and {EACH_MAX_S / 60:g} minutes"
+            )
         if isinstance(event, WrongClock) and not (event.by or event.unset or event.drift_ppm):
             raise _wrong(file, path, "the clock is not wrong", "by, drift_ppm, or unset = true")
     _check_overlaps(scenario, file)
@@ -196,6 +206,12 @@ def _words(event: AnyEvent, devices: int) -> str:
             return f"link: {name}{_way(event.direction)}"
         case Delay():
             return f"link: {1000 * event.latency:,.0f} ms late{_way(event.direction)}"
+        case Throttle():
+            return f"link: {event.bytes_per_s:,} bytes/s{_way(event.direction)}"
+        case Loss():
+            return f"link: loss every {event.each:g} s"
+        case Flap():
+            return f"link: comes and goes every {event.each:g} s"
         case BrownOut():
             return f"brown-out of {whom}"
         case Restart():

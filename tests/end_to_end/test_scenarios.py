@@ -16,7 +16,7 @@ from tests.end_to_end.test_demo import Demo
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NAMED = {"night-outage": 18, "flaky-cellular": 18, "bad-clock": 20, "power-cut": 10}
+NAMED = {"night-outage": 25, "flaky-cellular": 25, "bad-clock": 25, "power-cut": 12}
 """How much faster. The one with the most devices first: the others take of them."""
 
 EVERY_KIND = """\
@@ -94,6 +94,24 @@ for = "4s"
 factor = 3.0
 
 [[event]]
+what = "throttle"
+at = "16s"
+for = "1s"
+bytes_per_s = 20000
+
+[[event]]
+what = "loss"
+at = "17s"
+for = "2s"
+each = "500ms"
+
+[[event]]
+what = "flap"
+at = "19s"
+for = "2s"
+each = "500ms"
+
+[[event]]
 what = "pause"
 part = "gateway"
 at = "17s"
@@ -144,7 +162,7 @@ async def test_every_kind_of_event_leaves_nothing_missing_and_a_report(demo: Dem
     file, report = tmp_path / "every-kind.toml", tmp_path / "report.html"
     file.write_text(EVERY_KIND)
     assert all(f'what = "{kind}"' in EVERY_KIND for kind in KINDS)
-    played = await play(demo, file, "--speed", "4", "--report", str(report))
+    played = await play(demo, file, "--speed", "5", "--report", str(report))
     assert played["verdict"] == "holds"
     assert len(played["happened"]) == EVERY_KIND.count("[[event]]")
     assert not any(one["left_out"] for one in played["happened"])
