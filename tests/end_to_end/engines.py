@@ -1,17 +1,34 @@
-"""Killing an embedded engine under the cloud that runs it."""
+"""Killing an embedded engine under the cloud that runs it, or making it stand still."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 
 def kill_engine(folder: Path, program: str) -> None:
-    """The server of a site's cloud: it works in its data directory, whatever that is called where it was confined to.
-    PostgreSQL's workers end when they see that it is gone."""
+    """PostgreSQL's workers end when they see that it is gone."""
+    os.kill(_engine(folder, program), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def engine_stopped(folder: Path, program: str) -> Iterator[None]:
+    """It takes bytes, and does nothing with them."""
+    pid = _engine(folder, program)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _engine(folder: Path, program: str) -> int:
+    """The server of a cloud: it works in its data directory, whatever that is called where it was confined to."""
     ours = {entry.stat().st_ino for entry in (folder / "cloud").rglob("*") if entry.is_dir()}
     found = [
         process.pid
@@ -19,7 +36,7 @@ def kill_engine(folder: Path, program: str) -> None:
         if process.info["name"] == program and _works_in(process.pid) in ours
     ]
     (server,) = [pid for pid in found if psutil.Process(pid).ppid() not in found]
-    os.kill(server, signal.SIGKILL)
+    return server
 
 
 def _works_in(pid: int) -> int | None:
