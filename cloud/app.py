@@ -22,6 +22,7 @@ from cloud.db.migrate import migrate
 from cloud.db.postgres_store import PostgresStore
 from cloud.db.registry import revisions
 from cloud.engines import Engines, EngineSettings
+from cloud.engines.settings import POSTGRESQL
 from cloud.http_server import HttpServer
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
@@ -239,7 +240,7 @@ async def _anybody(database: Database) -> bool:
 
 async def reset_user(config: CloudConfig, name: str) -> str:
     """A new password for a user, through the database that the configuration names. Raises UserError."""
-    async with Engines(_engine_settings(config), lambda part, text: None) as engines:
+    async with Engines(_engine_settings(config), lambda part, text: None, names=(POSTGRESQL,)) as engines:
         database = await _open_database(engines.database_url, lambda part, text: None)
         try:
             return await database.run(lambda conn: _reset(conn, name))
@@ -251,7 +252,7 @@ async def where_is(
     config: CloudConfig, project_id: str | None, asked: str | tuple[tuple[str, str, str], int]
 ) -> list[Place]:
     """The places of a message, asked for by its id or by (network, alias key, alias) and time. Raises UserError."""
-    async with Engines(_engine_settings(config), lambda part, text: None) as engines:
+    async with Engines(_engine_settings(config), lambda part, text: None, names=(POSTGRESQL,)) as engines:
         database = await _open_database(engines.database_url, lambda part, text: None)
         try:
             if isinstance(asked, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -51,32 +51,34 @@ class ExternalEngine:
 
 
 class Engines:
-    """Within `async with`, both engines are ready, and `database_url` and `nats_url` hold for the whole time.
+    """Within `async with`, the engines are ready, and `database_url` and `nats_url` hold for the whole time.
 
     Entering raises UserError with what to do about it. Several processes may use one data directory at a time: one of
     them owns the embedded engines, and when it ends or is killed another one goes on, without a restart; the last one
     stops them.
     """
 
-    def __init__(self, settings: EngineSettings, progress: Progress) -> None:
+    def __init__(
+        self, settings: EngineSettings, progress: Progress, *, names: Sequence[str] = (POSTGRESQL, NATS)
+    ) -> None:
+        """`names`: of those that are needed. What only asks the database must not wait for a NATS that hangs."""
         self._settings = settings
         self._progress = progress
-        self._database = self._engine(POSTGRESQL, settings.database_url, ping_postgresql)
-        self._nats = self._engine(NATS, settings.nats_url, ping_nats)
+        self._engines = {name: self._engine(name) for name in names}
 
     @property
     def database_url(self) -> str:
-        return self._database.url
+        return self._engines[POSTGRESQL].url
 
     @property
     def nats_url(self) -> str:
-        return self._nats.url
+        return self._engines[NATS].url
 
     async def supervise(self, stop: asyncio.Event) -> None:
         """Runs until `stop`, as a task within `async with`: brings back an engine that died, at the same place and with
         its data, and takes over from an owner that is gone."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(engine.supervise()) for engine in (self._database, self._nats)]
+            tasks = [group.create_task(engine.supervise()) for engine in self._engines.values()]
             await stop.wait()
             for task in tasks:
                 task.cancel()
@@ -84,8 +86,8 @@ class Engines:
     async def __aenter__(self) -> Engines:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._database.start())
-                group.create_task(self._nats.start())
+                for engine in self._engines.values():
+                    group.create_task(engine.start())
         except BaseExceptionGroup as errors:
             await self._stop()
             raise _first(errors) from None
@@ -101,12 +103,14 @@ class Engines:
 
     async def _stop(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._database.stop())
-            group.create_task(self._nats.stop())
+            for engine in self._engines.values():
+                group.create_task(engine.stop())
 
-    def _engine(self, name: str, url: str, ping: Callable[[str], Awaitable[None]]) -> Engine:
+    def _engine(self, name: str) -> Engine:
         settings = self._settings
+        url = settings.database_url if name == POSTGRESQL else settings.nats_url
         if url:
+            ping = ping_postgresql if name == POSTGRESQL else ping_nats
             return ExternalEngine(name, url, ping, settings.reach_within_s, self._progress)
         if sys.platform != "linux":
             raise UserError(
