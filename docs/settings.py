@@ -41,7 +41,7 @@ def page() -> str:
 
 def _table(name: str, members: list[Setting]) -> Iterator[str]:
     if name:
-        header = f"[[{name.removesuffix('[]')}]]" if name.endswith("[]") else f"[{name}]"
+        header = f"[[{name.replace('[]', '')}]]" if name.endswith("[]") else f"[{name}]"
         yield f"\n### `{header}`\n"
     if members[0].table:
         yield f"\n{members[0].table}\n"

@@ -26,6 +26,7 @@ from edge.identity import Identity, load_identity
 from edge.listeners.clock import GatewayClock, SystemClock
 from edge.listeners.collector import Collector
 from edge.listeners.mqtt import MqttListener, TlsFiles
+from edge.listeners.priorities import Priorities
 from edge.recorder import CHANNEL, Recorder
 from edge.recorder import TOPIC as INBOUND
 from edge.replica import Replica
@@ -35,6 +36,7 @@ from edge.sender import Sender
 from edge.status.accounting import Parts, refused_records
 from edge.status.server import StatusServer
 from edge.status.view import GatewayView, MessageView
+from protocols.messages import Priority
 from sync.bus.contract import BusError, TopicSpec
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
@@ -207,6 +209,9 @@ def _listener(mqtt: MqttConfig, replica: Replica, collector: Collector, seen: Me
         collector,
         tls=TlsFiles(Path(mqtt.tls_cert), Path(mqtt.tls_key)) if mqtt.tls_cert else None,
         connections_max=mqtt.connections_max,
+        priorities=Priorities(
+            [(topic, Priority[rule.priority.upper()]) for rule in mqtt.priorities for topic in rule.topics]
+        ),
     )
     listener.refusals.watch = lambda refused: seen.add_refused(mqtt.name, mqtt.network, refused)
     return listener

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from protocols.errors import WireError
+from protocols.mqtt.topics import decode_filter
 from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 
 ENV_PREFIX: Final = "TIDEGATE_EDGE_"
@@ -18,6 +20,10 @@ LOG_BYTES_MIN: Final = STATE_BYTES + SEGMENTS_MIN * SEGMENT_BYTES_MIN
 
 BYTES_PER_S_MIN: Final = 1_000
 """A link that is limited to less answers no probe in time once a block of a busy second is on its way."""
+
+PRIORITIES_MAX: Final = 16
+TOPICS_MAX: Final = 64
+"""Of one rule; a device's first message to a topic is held against all of them."""
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -88,6 +94,32 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("url must begin with ws:// or wss://")
 
 
+class PriorityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which messages matter more than telemetry: what the log keeps longest when it is full, and what is sent first."""
+
+    topics: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            max_length=TOPICS_MAX,
+            description="MQTT topic filters; + and # stand for one level and for all that follow.",
+        ),
+    ]
+    priority: Annotated[
+        Literal["telemetry", "event", "alarm"],
+        Meta(
+            description="Of messages to these topics. Where several fit, the highest counts. Alarms are never evicted."
+        ),
+    ]
+
+    def __post_init__(self) -> None:
+        for topic in self.topics:
+            try:
+                decode_filter(topic.encode())
+            except WireError as error:
+                raise ValueError(f"topics: {topic!r}: {error.detail}") from None
+
+
 class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A listener for MQTT devices of one network."""
 
@@ -98,6 +130,10 @@ class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: Annotated[int, Meta(ge=1, le=100_000, description="Devices connected at once.")] = 10_000
     tls_cert: Annotated[str, Meta(description="Certificate chain (PEM); empty: no TLS.")] = ""
     tls_key: Annotated[str, Meta(description="Key of the certificate (PEM).")] = ""
+    priorities: Annotated[
+        tuple[PriorityConfig, ...],
+        Meta(max_length=PRIORITIES_MAX, description="Messages that are not telemetry, by topic."),
+    ] = ()
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):

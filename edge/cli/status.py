@@ -58,6 +58,8 @@ def rows(seen: Accounting) -> list[Mapping[str, Any]]:
         ("link", link_line(seen)),
         ("clock", clock_line(seen)),
     ]
+    if lost := losses_line(seen):
+        parts.append(("lost", lost))
     for one in seen.listeners:
         devices = f"{one.connections:,} device{'' if one.connections == 1 else 's'}"
         unknown = "" if one.network_known else f"; network {one.network} is not in project {seen.project}"
@@ -82,6 +84,24 @@ def accounting_line(seen: Accounting) -> str:
         f"logged {totals.logged:,} = accepted {totals.accepted:,} + pending {totals.pending:,}"
         f" + evicted {totals.evicted:,} + damaged {totals.damaged:,}{closed}"
     )
+
+
+def losses_line(seen: Accounting) -> str:
+    """Empty while nothing was lost."""
+    totals, log = seen.totals, seen.log
+    lost = [
+        f"{count:,} {what}"
+        for count, what in (
+            (totals.evicted, "evicted, as the log was full"),
+            (totals.damaged, "damaged on the disk"),
+            (log.tails, "torn end" if log.tails == 1 else "torn ends"),
+        )
+        if count
+    ]
+    if not lost:
+        return ""
+    waits = f"{log.gaps_untold:,} gaps wait to be told" if log.gaps_untold != 1 else "1 gap waits to be told"
+    return f"{', '.join(lost)}; {waits if log.gaps_untold else 'the cloud knows'}"
 
 
 def backlog_line(seen: Accounting) -> str:

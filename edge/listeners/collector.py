@@ -184,10 +184,20 @@ class Collector:
         return filling
 
     async def _publish(self, filling: Filling) -> str:
-        """The reason why the batch is not recorded; empty: it is."""
+        """The reason why not all of the rows are recorded; empty: they are."""
+        parts = filling.encode(self._next_key)
+        if len(parts) == 1:
+            return await self._publish_batch(*parts[0])
+        codes = await asyncio.gather(*(self._publish_batch(key, data) for key, data in parts))
+        return next((code for code in codes if code), "")
+
+    def _next_key(self) -> BatchKey:
         key = BatchKey(self._key_run, self._key_counter)
         self._key_counter += 1
-        data = filling.encode(key)
+        return key
+
+    async def _publish_batch(self, key: BatchKey, data: bytes) -> str:
+        """The reason why the batch is not recorded; empty: it is."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + DEADLINE_S
         wait_s = RETRY_FIRST_S

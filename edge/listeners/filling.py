@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
-from protocols.messages import Clock, Origin
+from protocols.messages import Clock, Origin, Priority
 
 BATCH_HEAD_BYTES_MAX: Final = 128
 """Version, checksum, key, clock, base time and the heads of four arrays, each at its longest, come to 74."""
@@ -17,7 +17,7 @@ BATCH_HEAD_BYTES_MAX: Final = 128
 ROW_BYTES_MAX: Final = 17
 """What a row adds to its payload: 5 for the payload's length, 3 for the origin's index, 9 for the time."""
 
-_encode: Final = msgspec.msgpack.Encoder().encode
+_encoder: Final = msgspec.msgpack.Encoder()
 
 
 class Owed(msgspec.Struct):
@@ -68,7 +68,7 @@ class Filling:
         `tokens` is empty or as long as `payloads`. An empty batch takes at least one row of any allowed size.
         """
         place = self._places.get(id(origin))
-        origin_bytes = len(_encode(origin)) if place is None else 0
+        origin_bytes = len(_encoder.encode(origin)) if place is None else 0
         free = BATCH_BYTES_MAX - self.bytes - origin_bytes
         taken = len(payloads)
         size = sum(map(len, payloads))
@@ -101,10 +101,30 @@ class Filling:
                 owed.bytes += size
         return taken
 
-    def encode(self, key: BatchKey) -> bytes:
-        return encode_records(
-            RecordBatch(key, self.clock, self.base_ms, self._origins, self._index, self._deltas, self._payloads)
+    def encode(self, next_key: Callable[[], BatchKey]) -> list[tuple[BatchKey, bytes]]:
+        """A batch for each priority that there is, the highest first, each under a key of its own: what a full log lets
+        go is not to stand in one block with what it keeps."""
+        present = sorted({origin.priority for origin in self._origins}, reverse=True)
+        if len(present) > 1:
+            return [self._encode_part(next_key(), priority) for priority in present]
+        return [self._encode(next_key(), self._origins, self._index, self._deltas, self._payloads)]
+
+    def _encode_part(self, key: BatchKey, priority: Priority) -> tuple[BatchKey, bytes]:
+        places = [place for place, origin in enumerate(self._origins) if origin.priority == priority]
+        moved = {place: at for at, place in enumerate(places)}
+        rows = [row for row, place in enumerate(self._index) if place in moved]
+        return self._encode(
+            key,
+            [self._origins[place] for place in places],
+            [moved[self._index[row]] for row in rows],
+            [self._deltas[row] for row in rows],
+            [self._payloads[row] for row in rows],
         )
+
+    def _encode(
+        self, key: BatchKey, origins: list[Origin], index: list[int], deltas: list[int], payloads: list[bytes]
+    ) -> tuple[BatchKey, bytes]:
+        return key, encode_records(RecordBatch(key, self.clock, self.base_ms, origins, index, deltas, payloads))
 
     def _fitting(self, payloads: list[bytes], free: int) -> tuple[int, int]:
         """How many rows fit, and the bytes of their payloads."""

@@ -14,6 +14,7 @@ import msgspec
 from edge.credentials import Credentials
 from edge.listeners.collector import Collector
 from edge.listeners.mqtt_connection import MqttConnection, MqttCounters
+from edge.listeners.priorities import NO_PRIORITIES, Priorities
 from edge.listeners.refusals import Refusals
 from edge.listeners.wheel import DeadlineWheel
 from tidegate.console import UserError
@@ -63,6 +64,7 @@ class MqttListener:
         *,
         tls: TlsFiles | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        priorities: Priorities = NO_PRIORITIES,
     ) -> None:
         """`name` stands in each record's origin; `port` 0: a free one, known after `start`."""
         self.name = name
@@ -70,6 +72,7 @@ class MqttListener:
         self.host = host
         self.port = port
         self.credentials = credentials
+        self.priorities = priorities
         self.collector = collector
         self.counters = MqttCounters()
         self.refusals = Refusals(name)

@@ -12,6 +12,7 @@ import msgspec
 from edge.credentials import Credentials, Grant, Refusal, RefusalCode
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Owed
+from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
 from edge.listeners.wheel import DeadlineWheel
 from protocols.limits import MQTT_PACKET_BYTES_MAX
@@ -82,6 +83,7 @@ class Hub(Protocol):
     network_id: str
     collector: Collector
     credentials: Credentials
+    priorities: Priorities
     counters: MqttCounters
     refusals: Refusals
     wheel: DeadlineWheel
@@ -257,7 +259,7 @@ class MqttConnection(asyncio.Protocol):
         if len(self._origins) >= TOPICS_REMEMBERED_MAX:
             self._origins.clear()
         hub = self._hub
-        origin = Origin(hub.network_id, grant.alias_key, grant.alias, topic, "", hub.name)
+        origin = Origin(hub.network_id, grant.alias_key, grant.alias, topic, "", hub.name, hub.priorities.of(topic))
         self._origins[topic] = origin
         return origin
 

@@ -59,6 +59,10 @@ class LogFigures(msgspec.Struct, frozen=True):
     """Batches that were published again and were there already, since the start."""
     groups: int
     """Commits since the start."""
+    tails: int
+    """Times that its end was no block, since it was made: never acknowledged, or damaged; nobody can tell."""
+    gaps_untold: int
+    """Losses that the cloud does not know of yet: ranges of records, and tails."""
     trouble: str
     """Why it takes nothing at the moment; empty: it does."""
 
@@ -223,6 +227,8 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
             backlog_peak=backlog_peak,
             passed_over=log.passed_over,
             groups=log.groups,
+            tails=log.tails,
+            gaps_untold=log.gaps_untold,
             trouble=parts.recorder.trouble,
         ),
         link=_link(parts, log.pending),

@@ -35,6 +35,8 @@ class Metrics:
         yield _gauge("records_pending", "Records that the cloud does not have yet", totals.pending)
         log, link, resolver = seen.log, seen.link, seen.resolver
         yield _gauge("log_used_bytes", "All files of the log", log.used_bytes)
+        yield _counter("log_tails", "Times that the log's end was no block, since it was made", log.tails)
+        yield _gauge("gaps_untold", "Losses that the cloud does not know of yet", log.gaps_untold)
         yield _gauge("log_max_bytes", "The log's bound", log.max_bytes)
         oldest_ms = seen.now_ms if log.oldest_pending_ms is None else log.oldest_pending_ms
         yield _gauge("backlog_age_seconds", "Age of the oldest pending record", max(0, seen.now_ms - oldest_ms) / 1000)

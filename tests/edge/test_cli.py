@@ -38,6 +38,7 @@ def accounting(**changes: Any) -> Accounting:
         "log": {
             "used_bytes": 34_000_000, "max_bytes": 2_000_000_000, "segments": 2, "oldest_pending_ms": NOW_MS - 90_000,
             "backlog_peak": 0, "passed_over": 0, "groups": 9, "trouble": "",
+            "tails": 0, "gaps_untold": 0,
         },
         "link": {
             "state": "up", "since_ms": NOW_MS - 61_000, "reason": "", "url": "wss://cloud/link/v1", "retry_at_ms": 0,
@@ -66,6 +67,18 @@ def accounting(**changes: Any) -> Accounting:
         else:
             figures[part] = value
     return msgspec.convert(figures, Accounting)
+
+
+def test_losses_are_told_with_their_reasons() -> None:
+    assert "lost: " not in text(accounting())
+    totals = {"logged": 9000, "accepted": 2000, "pending": 1000, "evicted": 5500, "damaged": 500}
+    seen = accounting(totals=totals, log__tails=1, log__gaps_untold=3)
+    assert (
+        "lost: 5,500 evicted, as the log was full, 500 damaged on the disk, 1 torn end; 3 gaps wait to be told\n"
+        in text(seen)
+    )
+    told = accounting(log__tails=2)
+    assert "lost: 2 torn ends; the cloud knows\n" in text(told)
 
 
 def text(seen: Accounting) -> str:

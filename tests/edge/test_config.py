@@ -39,6 +39,10 @@ LISTENER = '[[mqtt]]\nname = "a"\nnetwork = "n"\n'
         (LISTENER + LISTENER, "edge.toml: two listeners are named 'a'"),
         ("[mqtt]\nname = 'a'\nnetwork = 'n'", "edge.toml, line 1: mqtt: there may be several of it"),
         ('[bus]\nendpoint = "tcp://0.0.0.0:7999"', "edge.toml, line 1: bus: endpoint tcp://0.0.0.0:7999: whoever"),
+        (
+            LISTENER + '[[mqtt.priorities]]\ntopics = ["alarm/#/x"]\npriority = "alarm"',
+            "mqtt[0].priorities[0]: topics: 'alarm/#/x': # in a topic filter must be its whole last level",
+        ),
         (LISTENER + "port = 70000", "edge.toml, line 4: mqtt[0].port: 70000 is above the maximum 65535"),
     ],
 )

@@ -62,10 +62,10 @@ class Device:
         """Any bytes at all."""
         self._writer.write(data)
 
-    async def publish(self, payload: bytes) -> bool:
+    async def publish(self, payload: bytes, topic: bytes = TOPIC) -> bool:
         """Whether it was acknowledged (QoS 1); False: the gateway closed the connection instead."""
         packet_id = next(self._packet_ids)
-        self.write(encode_publish(TOPIC, payload, packet_id=packet_id))
+        self.write(encode_publish(topic, payload, packet_id=packet_id))
         answer = await self._next()
         assert answer in (PubAck(packet_id), None), answer
         return answer is not None

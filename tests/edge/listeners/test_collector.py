@@ -10,11 +10,12 @@ from edge.listeners import collector as module
 from edge.listeners.collector import WAITING_RECORDS_MAX, Collector
 from edge.listeners.filling import Owed
 from protocols.limits import BATCH_RECORDS_MAX, PAYLOAD_BYTES_MAX
-from protocols.messages import ClockState, Origin
+from protocols.messages import ClockState, Origin, Priority
 from sync.bus.contract import BusError, BusFullError, BusRefusedError
 from tests.edge.listeners.memory_bus import MemoryBus, SetClock
 
 PUMP = Origin("quay", "serial", "pump", "up", "", "mqtt")
+FIRE = Origin("quay", "serial", "pump", "alarm/fire", "", "mqtt", Priority.ALARM)
 TANK = Origin("quay", "serial", "tank", "up", "", "mqtt")
 
 
@@ -156,6 +157,27 @@ async def test_a_refused_batch_is_told_counted_and_not_sent_again(collector: Col
     await collector.drained()
     assert connection.answers[1:] == [("", [b"\0\3"], 1)]
     assert [batch.key.counter for batch in bus.batches] == [0, 1]
+
+
+async def test_alarms_travel_apart_and_answers_keep_their_order(collector: Collector, bus: MemoryBus) -> None:
+    connection = Connection()
+    for number, one in enumerate((PUMP, FIRE, PUMP)):
+        collector.add(one, [b"%d" % number], connection, [b"\0%d" % number])
+    await collector.drained()
+    assert [(batch.key.counter, [r.payload for r in batch.records()]) for batch in bus.batches] == [
+        (0, [b"1"]),
+        (1, [b"0", b"2"]),
+    ]
+    assert connection.answers == [("", [b"\x000", b"\x001", b"\x002"], 3)]
+
+
+async def test_nothing_is_acknowledged_if_one_of_the_batches_is_refused(collector: Collector, bus: MemoryBus) -> None:
+    connection = Connection()
+    bus.failures.append(BusRefusedError("log-full", "2 GB of 2 GB"))
+    collector.add(PUMP, [b"a"], connection, [b"\0\1"])
+    collector.add(FIRE, [b"b"], connection, [b"\0\2"])
+    await collector.drained()
+    assert connection.answers == [("log-full", [b"\0\1", b"\0\2"], 2)]
 
 
 async def test_a_lasting_failure_is_told_after_the_deadline(

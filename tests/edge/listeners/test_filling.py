@@ -6,14 +6,21 @@ from hypothesis import strategies as st
 from edge.listeners.filling import BATCH_HEAD_BYTES_MAX, ROW_BYTES_MAX, Filling, Owed
 from protocols.batch import BatchKey, decode_records
 from protocols.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, PAYLOAD_BYTES_MAX
-from protocols.messages import Clock, ClockState, Origin
+from protocols.messages import Clock, ClockState, Origin, Priority
 
 CLOCK = Clock(2**63 - 1, 2**62, ClockState.SYNCHRONIZED)
 KEY = BatchKey(2**63 - 1, 2**63 - 1)
 
 
-def origin(number: int, topic: str = "up") -> Origin:
-    return Origin("quay", "serial", f"pump-{number}", topic, "", "mqtt")
+def origin(number: int, topic: str = "up", priority: Priority = Priority.TELEMETRY) -> Origin:
+    return Origin("quay", "serial", f"pump-{number}", topic, "", "mqtt", priority)
+
+
+def encoded(filling: Filling) -> bytes:
+    """Of rows of one priority."""
+    ((key, data),) = filling.encode(lambda: KEY)
+    assert key == KEY
+    return data
 
 
 @given(
@@ -29,7 +36,7 @@ def test_what_is_taken_encodes_within_its_own_estimate(reads: list[tuple[int, li
         if taken < len(payloads):
             break
     if expected:
-        data = filling.encode(KEY)
+        data = encoded(filling)
         assert len(data) <= filling.bytes <= BATCH_BYTES_MAX
         assert [(record.origin, record.payload) for record in decode_records(data).records()] == expected
 
@@ -37,7 +44,7 @@ def test_what_is_taken_encodes_within_its_own_estimate(reads: list[tuple[int, li
 def test_the_estimate_of_rows_holds_for_the_longest_forms() -> None:
     filling = Filling(CLOCK, 0)
     filling.add(origin(0), [b""] * BATCH_RECORDS_MAX, 2**63 - 1, None, ())
-    assert filling.bytes >= len(filling.encode(KEY))
+    assert filling.bytes >= len(encoded(filling))
     assert filling.bytes <= BATCH_HEAD_BYTES_MAX + BATCH_RECORDS_MAX * ROW_BYTES_MAX + 100
 
 
@@ -48,7 +55,7 @@ def test_records_and_bytes_are_bounded() -> None:
     filling = Filling(CLOCK, 0)
     assert filling.add(origin(0), [b"x" * PAYLOAD_BYTES_MAX] * 5, 0, None, ()) == 3
     assert filling.add(origin(1), [b"x" * PAYLOAD_BYTES_MAX], 0, None, ()) == 0
-    assert len(decode_records(filling.encode(KEY))) == 3
+    assert len(decode_records(encoded(filling))) == 3
 
 
 def test_origins_are_shared_by_identity() -> None:
@@ -57,10 +64,29 @@ def test_origins_are_shared_by_identity() -> None:
     for _ in range(3):
         filling.add(same, [b"a"], 0, None, ())
     filling.add(origin(2), [b"b", b"c"], 7, None, ())
-    batch = decode_records(filling.encode(KEY))
+    batch = decode_records(encoded(filling))
     assert batch.origins == [origin(1), origin(2)]
     assert batch.origin_index == [0, 0, 0, 1, 1]
     assert batch.received_delta_ms == [0, 0, 0, 7, 7]
+
+
+def test_each_priority_has_a_batch_of_its_own() -> None:
+    filling = Filling(CLOCK, 0)
+    telemetry, alarm, event = (
+        origin(n, priority=priority) for n, priority in enumerate((Priority.TELEMETRY, Priority.ALARM, Priority.EVENT))
+    )
+    for at_ms, (one, payload) in enumerate([(telemetry, b"a"), (alarm, b"b"), (telemetry, b"c"), (event, b"d")]):
+        filling.add(one, [payload], at_ms, None, ())
+    keys = iter([BatchKey(1, n) for n in range(3)])
+    batches = [(key.counter, decode_records(data)) for key, data in filling.encode(lambda: next(keys))]
+    assert [
+        (number, [(row.origin, row.payload, row.received_time) for row in batch.records()]) for number, batch in batches
+    ] == [
+        (0, [(alarm, b"b", 1)]),
+        (1, [(event, b"d", 3)]),
+        (2, [(telemetry, b"a", 0), (telemetry, b"c", 2)]),
+    ]
+    assert [batch.key.counter for _, batch in batches] == [0, 1, 2]
 
 
 def test_each_waiter_is_owed_its_own_rows() -> None:

@@ -20,8 +20,9 @@ from edge.listeners.mqtt_connection import (
     CONTROL_PACKETS_PER_TICK_MAX,
     DeviceGoneError,
 )
+from edge.listeners.priorities import Priorities
 from protocols.limits import PAYLOAD_BYTES_MAX
-from protocols.messages import Origin
+from protocols.messages import Origin, Priority
 from protocols.mqtt import packets
 from protocols.mqtt.errors import NotSubscribedError
 from protocols.mqtt.packets import Connect, Publish, encode_connect, encode_publish
@@ -421,3 +422,18 @@ async def test_a_client_that_does_not_let_go_is_cut_at_close(world: World, monke
             listener.send("serial", "pump", "down", b"x" * PAYLOAD_BYTES_MAX, qos=0)
         await listener.close()
         await until(lambda: not listener.counters.connections)
+
+
+async def test_topics_decide_what_is_an_event_or_an_alarm(world: World) -> None:
+    rules = [("alarm/#", Priority.ALARM), ("+/door", Priority.EVENT), ("alarm/test", Priority.TELEMETRY)]
+    async with world.listening(priorities=Priorities(rules)) as listener:
+        client = await Client.logged_in(listener.port)
+        for topic in ("up", "hall/door", "alarm", "alarm/door", "alarm/test"):
+            assert await client.asks(publish(topic=topic)) == PUBACK_1
+    assert [(record.origin.topic, record.origin.priority.name) for record in world.bus.records] == [
+        ("up", "TELEMETRY"),
+        ("hall/door", "EVENT"),
+        ("alarm", "ALARM"),
+        ("alarm/door", "ALARM"),
+        ("alarm/test", "ALARM"),
+    ]

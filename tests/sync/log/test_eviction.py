@@ -147,7 +147,7 @@ class TestWhatStays:
             assert (await left(log))[TELEMETRY][:3] == [0, 1, 2]
             assert 3 not in (await left(log))[TELEMETRY]
             log.accept(log.epoch, 1, 2)
-            for n in range(40, 44):
+            for n in range(40, 50):
                 await append(log, n, noise)
             kept = (await left(log))[TELEMETRY]
             assert kept[0] > 6
