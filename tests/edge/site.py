@@ -75,6 +75,7 @@ class Site:
         self.config_file.write_text(
             f'data_dir = "{self.data_dir}"\n'
             f"[log]\nmax_bytes = {log.max_bytes}\nsegment_bytes = {log.segment_bytes}\n"
+            f"evict = {str(log.evict).lower()}\n"
             f'[link]\nurl = "{self.config.link.url}"\n'
             f'[[mqtt]]\nname = "{mqtt.name}"\nnetwork = "{mqtt.network}"\nhost = "{mqtt.host}"\nport = {mqtt.port}\n'
             f"[status]\nport = {self.config.status.port}\n"

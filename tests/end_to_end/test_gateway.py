@@ -23,7 +23,7 @@ from edge.app import REPLICA_FILE
 from edge.config import LinkConfig, LogConfig
 from protocols.limits import PAYLOAD_BYTES_MAX
 from tests.edge.cloud import SiteCloud
-from tests.edge.site import COMMAND, PATIENCE_S, GatewayProcess, Site, command
+from tests.edge.site import COMMAND, LOG_MIN, PATIENCE_S, GatewayProcess, Site, command
 
 RSS_BYTES_MAX = 70_000_000
 KILLS = 5
@@ -167,8 +167,10 @@ async def test_every_acknowledged_message_is_in_the_log_through_kills(site: Site
     assert len(set(kept)) == sum(pump.sent for pump in pumps)
 
 
-async def test_a_full_log_gives_no_puback_and_takes_again_when_the_cloud_has_some(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+async def test_a_full_log_that_does_not_evict_gives_no_puback_and_takes_again_when_the_cloud_has_some(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, log=msgspec.structs.replace(LOG_MIN, evict=False))
     await site.furnish()
     cloud, may_store = SiteCloud(site.data_dir), asyncio.Event()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from protocols.messages import Anchor, Gap, GapKind, Lane
@@ -246,3 +247,17 @@ def test_a_large_block_waits_for_room_within_the_credit_of_both_lanes() -> None:
     assert not pair.gateway.fits(Lane.BACKFILL, len(large))
     window.release(Lane.LIVE, 1)
     assert pair.gateway.fits(Lane.BACKFILL, len(large))
+
+
+def test_an_older_cloud_gives_credit_to_both_lanes_together() -> None:
+    pair = Pair(greet=False, said=hello(features=(FEATURE_BOOKS,)))
+    welcome = b"\x01\x02" + msgspec.msgpack.encode(["demo", "quay-1", CREDIT, BASE_MS, 512, 256, []])
+    pair.gateway.receive(welcome, pair.now_s, BASE_MS)
+    assert not pair.gateway.books
+    assert pair.gateway.room().backfill_bytes_max > 0
+    assert pair.gateway.fits(Lane.BACKFILL, CREDIT)
+    pair.gateway.ship(Lane.BACKFILL, blocks(1, 3), pair.now_s)
+    pair.gateway.receive(b"\x01\x04" + msgspec.msgpack.encode([0, [[7, 0, 3]], CREDIT]), pair.now_s, BASE_MS)
+    pair.gateway.receive(b"\x01\x0b" + msgspec.msgpack.encode([1, BASE_MS, CREDIT]), pair.now_s, BASE_MS)
+    assert pair.gateway.idle
+    assert pair.gateway.room().backfill_bytes_max > 0
