@@ -20,7 +20,8 @@ from edge.anchors import (
     FolderFile,
 )
 from edge.listeners.clock import GatewayClock
-from protocols.messages import Anchor, ClockState
+from edge.listeners.collector import CLOCK_STEP_MS
+from protocols.messages import Anchor, Clock, ClockState
 from tests.edge.listeners.memory_bus import SetClock
 
 NOW = 1_770_000_000_000
@@ -146,6 +147,20 @@ def test_another_anchor_is_made_when_the_last_is_old_or_wrong(
     clock.boot_now_ms += later_ms
     anchors.note_probe(NOW + 5 + later_ms + off_ms - round_trip_ms // 2, round_trip_ms)
     assert bool(anchors.unkept()) is is_made
+
+
+def test_an_anchor_dates_nothing_that_was_stamped_before_it_was_made(clock: SetClock, file: MemoryFile) -> None:
+    anchors = Anchors(file, clock)
+    anchors.note_cloud_time(NOW, 10)
+    clock.boot_now_ms += 10 * AGE_MAX_MS
+    begun = Clock(clock.boot, clock.offset_ms, clock.state())
+    clock.offset_ms += CLOCK_STEP_MS  # not enough for another batch
+    before_ms = anchors.true_received_ms(begun, clock.wall_ms())
+    anchors.note_probe(NOW - 3_600_000, 10)
+    assert len(anchors.unkept()) == 2
+    assert anchors.true_received_ms(begun, clock.wall_ms()) == before_ms
+    clock.boot_now_ms += 2 * LEAD_MS
+    assert anchors.true_received_ms(begun, clock.wall_ms()) < before_ms, "what comes after it, it dates"
 
 
 def test_old_news_makes_no_anchor(clock: SetClock, file: MemoryFile) -> None:
