@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from edge.boots import SEEN_EVERY_MS, Boot, anchors_between
 from edge.data_folder import write_whole
 from edge.listeners.clock import ClockSource
 from protocols.errors import UNREADABLE
@@ -95,7 +96,9 @@ class FolderFile:
 
 class _Content(msgspec.Struct, frozen=True):
     version: int
-    anchors: list[Anchor]
+    anchors: list[Anchor] = []
+    boots: list[Boot] = []
+    """Oldest first."""
 
 
 class Anchors:
@@ -107,14 +110,17 @@ class Anchors:
         self._file = file
         self._clock = clock
         self._boots: dict[int, list[Anchor]] = {}  # oldest first
+        self._seen_ms: dict[int, int] = {}  # of all boots, oldest first: how long each lasted, at least
         self._kept: set[Anchor] = set()
         self._unkept: tuple[Anchor, ...] = ()
         self._is_durable = True
         self._is_disputed = False
-        for anchor in _load(file):
+        content = _load(file)
+        for anchor in content.anchors:
             self._boots.setdefault(anchor.boot, []).append(anchor)
         for boot in self._boots.values():
             boot.sort(key=lambda anchor: anchor.boot_ms)
+        self._seen_ms |= {boot.boot: boot.seen_ms for boot in content.boots}
         self._sort_out()
         self._cloud = next((one for one in reversed(self._here()) if one.origin == "cloud"), None)
         self.look()
@@ -166,7 +172,9 @@ class Anchors:
             self._consider(self._anchor(clock.wall_ms(), clock.error_ms(), "kernel"))
         elif self._cloud is not None:
             self._consider(self._cloud)
-        if not self._is_durable:
+        ran_ms = self._clock.boot_ms()
+        noted_ms = self._seen_ms.get(self._clock.boot)
+        if not self._is_durable or noted_ms is None or ran_ms - noted_ms >= SEEN_EVERY_MS:
             self._write()
 
     def is_synchronized(self) -> bool:
@@ -240,10 +248,24 @@ class Anchors:
             if not is_off and not (is_old and 2 * error_ms < bound_ms):  # what was told long ago is as old itself
                 return
         anchor = Anchor(told.boot, begins_ms, wall_ms, error_ms, told.origin)
+        if newest is None:
+            self._date_boots_before(anchor)
         self._boots.setdefault(anchor.boot, []).append(anchor)
         self._bound()
         self._write()
         _log.info("clock anchored", wall_ms=wall_ms, boot_ms=begins_ms, error_ms=error_ms, origin=anchor.origin)
+
+    def _date_boots_before(self, first: Anchor) -> None:
+        """`first`: the first anchor of this boot. No record of those before was sent: no connection stood in them."""
+        undated: list[Boot] = []
+        for boot, seen_ms in reversed(self._seen_ms.items()):
+            anchors = self._boots.get(boot)
+            if anchors:
+                dated = anchors_between(anchor_at(anchors, seen_ms), seen_ms, undated[::-1], first)
+                self._boots |= {anchor.boot: [anchor] for anchor in dated}
+                return
+            if boot != first.boot:
+                undated.append(Boot(boot, seen_ms))
 
     def _bound(self) -> None:
         here = self._here()
@@ -255,6 +277,7 @@ class Anchors:
             if not self._kept.issuperset(self._boots[gone]):
                 _log.warning("too many boots: one is forgotten before the cloud knows of it", boot=gone)
             del self._boots[gone]
+            self._seen_ms.pop(gone, None)  # or it would be dated anew
         self._sort_out()
 
     def _sort_out(self) -> None:
@@ -265,9 +288,13 @@ class Anchors:
     def _write(self) -> None:
         """An anchor that the disk does not take counts all the same: it is durable once the cloud has it, and nothing
         that it dates is sent before. It is written when the disk works again."""
+        self._seen_ms[self._clock.boot] = self._clock.boot_ms()
+        while len(self._seen_ms) > ANCHORS_MAX:
+            del self._seen_ms[next(iter(self._seen_ms))]
         anchors = [anchor for boot in self._boots.values() for anchor in boot]
+        boots = [Boot(boot, seen_ms) for boot, seen_ms in self._seen_ms.items()]
         try:
-            self._file.write(msgspec.json.encode(_Content(VERSION, anchors)))
+            self._file.write(msgspec.json.encode(_Content(VERSION, anchors, boots)))
         except OSError as error:
             if self._is_durable:
                 _log.warning("clock anchors cannot be written", reason=str(error))
@@ -276,21 +303,21 @@ class Anchors:
             self._is_durable = True
 
 
-def _load(file: AnchorFile) -> list[Anchor]:
+def _load(file: AnchorFile) -> _Content:
     try:
         data = file.read()
         if data is None:
-            return []
+            return _Content(VERSION)
         content = msgspec.json.decode(data, type=_Content)
         if content.version == VERSION:
-            return content.anchors
+            return content
         reason = f"version {content.version}; this gateway reads {VERSION}"
     except UNREADABLE as error:
         reason = str(error)
     except OSError as error:
         _log.warning("clock anchors cannot be read", reason=str(error))
-        return []
+        return _Content(VERSION)
     _log.warning("clock anchors are damaged and set aside", reason=reason)
     with contextlib.suppress(OSError):
         file.set_aside()
-    return []
+    return _Content(VERSION)

@@ -43,7 +43,8 @@ class Anchor(msgspec.Struct, frozen=True, array_like=True, order=True):
     error_ms: int
     """True time lay within wall_ms ± error_ms."""
     origin: str
-    """What told it: `kernel` (NTP, PTP, a GPS keeps the clock) or `cloud` (the link's greeting)."""
+    """What told it: `kernel` (NTP, PTP, a GPS keeps the clock), `cloud` (the link's greeting), or `boots` (the boots
+    before and after one that nobody told the time)."""
 
 
 class GapKind(enum.StrEnum):

@@ -32,7 +32,7 @@ DRIFT_PARTS: Final = 10_000
 temperature."""
 
 TIME_ERROR_MAX_MS: Final = 2**31 - 1
-"""An error bound is told up to this, 24 days: it is an `integer` in the database, and beyond it no bound at all."""
+"""An error bound is told below this, 24 days: it is an `integer` in the database. From there on there is none."""
 
 
 def event_times(device_ms: Sequence[int | None], received_ms: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -58,20 +58,24 @@ def anchor_at(anchors: Sequence[Anchor], boot_ms: int) -> Anchor:
 
 
 def true_time(anchor: Anchor, boot_ms: int) -> tuple[int, int]:
-    """That moment of the anchor's boot clock in Unix milliseconds, and by how much it may be wrong either way."""
+    """That moment of the anchor's boot clock in Unix milliseconds, and by how much it may be wrong either way, at most
+    TIME_ERROR_MAX_MS, which means that nobody knows."""
     distance = boot_ms - anchor.boot_ms
     return anchor.wall_ms + distance, min(anchor.error_ms - -abs(distance) // DRIFT_PARTS, TIME_ERROR_MAX_MS)
 
 
-def corrected(received_ms: Sequence[int], clock: Clock, anchors: Sequence[Anchor]) -> tuple[list[int], list[int]]:
-    """True times of what that clock stamped, and their error bounds, milliseconds. `anchors`: as for anchor_at."""
+def corrected(
+    received_ms: Sequence[int], clock: Clock, anchors: Sequence[Anchor]
+) -> tuple[list[int], list[int | None]]:
+    """True times of what that clock stamped, and their error bounds, milliseconds; None: there is none. `anchors`: as
+    for anchor_at."""
     times: list[int] = []
-    errors: list[int] = []
+    errors: list[int | None] = []
     for received in received_ms:
         boot_ms = received - clock.offset_ms
         time_ms, error_ms = true_time(anchor_at(anchors, boot_ms), boot_ms)
         times.append(time_ms)
-        errors.append(error_ms)
+        errors.append(error_ms if error_ms < TIME_ERROR_MAX_MS else None)
     return times, errors
 
 

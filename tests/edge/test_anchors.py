@@ -22,11 +22,13 @@ from edge.anchors import (
 from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import CLOCK_STEP_MS
 from protocols.messages import Anchor, Clock, ClockState
+from protocols.times import true_time
 from tests.edge.listeners.memory_bus import SetClock
 
 NOW = 1_770_000_000_000
 DAY_MS = 24 * 3600 * 1000
 YEAR_MS = 365 * DAY_MS
+HOUR_MS = 3600 * 1000
 
 
 class MemoryFile:
@@ -236,6 +238,61 @@ def test_boots_that_the_cloud_has_go_first(clock: SetClock, file: MemoryFile) ->
     assert set(range(ANCHORS_MAX)) - set(anchors.by_boot) == {500}
 
 
+def run_for(clock: SetClock, anchors: Anchors, for_ms: int) -> None:
+    """With a look every ten seconds, as the gateway's."""
+    for _ in range(for_ms // 10_000):
+        clock.boot_now_ms += 10_000
+        anchors.look()
+
+
+def test_boots_that_nobody_told_the_time_lie_between_those_that_know_it(clock: SetClock, file: MemoryFile) -> None:
+    """The power flickers while the link is down: off for a minute, on for an hour, off for a minute, on for an hour."""
+    true_ms = NOW
+    anchors = Anchors(file, clock)
+    anchors.note_cloud_time(true_ms, 10)
+    run_for(clock, anchors, HOUR_MS)
+    true_ms += HOUR_MS
+    begun: dict[int, int] = {}
+    for boot in (77, 5, 900):
+        true_ms += 60_000
+        clock.boot, clock.boot_now_ms, begun[boot] = boot, 0, true_ms
+        anchors = Anchors(file, clock)
+        if boot != 900:
+            run_for(clock, anchors, HOUR_MS)
+            true_ms += HOUR_MS
+    assert len(anchors.unkept()) == 1, "nobody knows yet"
+    anchors.note_cloud_time(true_ms, 10)
+    assert {anchor.origin for anchor in anchors.unkept()} == {"cloud", "boots"}
+    for boot in (77, 5):
+        (anchor,) = anchors.by_boot[boot]
+        off_ms = abs(true_time(anchor, 0)[0] - begun[boot])
+        assert off_ms <= true_time(anchor, 0)[1] < 12 * 60_000, "they are noted every five minutes"
+        assert clock.boot not in (77, 5)
+    known = anchors.by_boot
+    clock.boot, clock.boot_now_ms = 901, 0
+    anchors = Anchors(file, clock)
+    anchors.note_cloud_time(true_ms + HOUR_MS, 10)
+    assert {boot: anchors.by_boot[boot] for boot in (77, 5)} == {boot: known[boot] for boot in (77, 5)}
+
+
+def test_boots_before_any_that_knows_the_time_stay_undated(clock: SetClock, file: MemoryFile) -> None:
+    run_for(clock, Anchors(file, clock), HOUR_MS)
+    first, clock.boot, clock.boot_now_ms = clock.boot, 43, 0
+    anchors = Anchors(file, clock)
+    anchors.note_cloud_time(NOW, 10)
+    assert first not in anchors.by_boot, "it may have been years ago"
+
+
+def test_boots_between_two_that_contradict_stay_undated(clock: SetClock, file: MemoryFile) -> None:
+    Anchors(file, clock).note_cloud_time(NOW, 10)
+    clock.boot, clock.boot_now_ms = 43, 0
+    run_for(clock, Anchors(file, clock), HOUR_MS)
+    clock.boot, clock.boot_now_ms = 44, 0
+    anchors = Anchors(file, clock)
+    anchors.note_cloud_time(NOW, 10)
+    assert sorted(anchors.by_boot) == [42, 44]
+
+
 def test_anchors_of_a_long_boot_are_thinned(clock: SetClock, file: MemoryFile) -> None:
     anchors = Anchors(file, clock)
     first_ms = clock.boot_ms() + LEAD_MS
@@ -251,7 +308,7 @@ def test_anchors_of_a_long_boot_are_thinned(clock: SetClock, file: MemoryFile) -
 
 @pytest.mark.parametrize(
     "damaged",
-    [b"", b"{", b'{"version":2,"anchors":[]}', b'{"version":1,"anchors":[[1,2]]}', b"\xff" * 40, b'{"version":1}'],
+    [b"", b"{", b'{"version":2,"anchors":[]}', b'{"version":1,"anchors":[[1,2]]}', b"\xff" * 40, b'{"anchors":[]}'],
 )
 def test_a_damaged_file_is_moved_aside_and_keeps_nobody_from_starting(
     clock: SetClock, tmp_path: Path, damaged: bytes
