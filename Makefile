@@ -56,6 +56,9 @@ worlds: $(VENV)/dev.ready ## Simulate worlds full of faults (SEEDS=n, FIRST=k); 
 faults: $(VENV)/dev.ready clients ## Do real faults to real processes, as root, and prove what became of the messages (40 minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
+bugs: $(VENV)/dev.ready ## Break the code on purpose, and see how soon the worlds notice (minutes)
+	@$(BIN)/python -m tests.worlds.bugs
+
 bench: $(VENV)/dev.ready clients ## Measure every stage, each beside its baseline
 	@$(BIN)/python -m benchmarks $(ARGS)
 

@@ -26,6 +26,7 @@ from tests.worlds.jetstream import JetBus, Nats
 from tests.worlds.laws import Laws
 from tests.worlds.loop import Process, SimulatedLoop
 from tests.worlds.network import End, die
+from tests.worlds.order import OrderWatch
 from tests.worlds.registry import PROJECT, WorldRegistry
 from tests.worlds.store import MemoryStore
 from tests.worlds.trace import Trace
@@ -180,13 +181,14 @@ class CloudProcess:
             self.cloud.laws.broken("nothing fails unseen", f"a session: {task.exception()!r}")
 
     async def _serve(self, receiver: Receiver, credit: CreditWatch, name: str, end: End) -> None:
+        source_id = self.cloud.sources[name]
         session = GatewaySession(
             project_id=PROJECT,
             gateway_id=name,
-            intake=GatewayIntake(receiver, self.cloud.sources[name]),
+            intake=OrderWatch(GatewayIntake(receiver, source_id), self.cloud.book.gateways[source_id], self.cloud.laws),
             registry=_NoRegistry(),
             commands=_NoCommands(),
-            books=GatewayBooks(receiver, self.cloud.sources[name], lambda standing: None),
+            books=GatewayBooks(receiver, source_id, lambda standing: None),
             credit=GatewayCredit(credit),
             wall_ms=lambda: true_ms(self.cloud.loop.now),
         )

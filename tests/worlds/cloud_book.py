@@ -33,7 +33,7 @@ class CloudBook:
         self._tables = tables
         self._laws = laws
         self._trace = trace
-        self._gateways = gateways
+        self.gateways = gateways
         self._synced: dict[tuple[str, int, int], Ranges] = {}
         """By topic, source and epoch: records that JetStream will not lose."""
         self._ids: set[bytes] = set()
@@ -92,7 +92,7 @@ class CloudBook:
             self.check_accounts()
 
     def check_accounts(self) -> list[SourceAccount]:
-        accounts = [self._account(source_id) for source_id in self._gateways]
+        accounts = [self._account(source_id) for source_id in self.gateways]
         for found in accounts:
             if not found.closed:
                 self._laws.broken("accounting closes", str(found))

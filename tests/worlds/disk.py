@@ -25,6 +25,8 @@ class Held(msgspec.Struct, frozen=True):
     data: bytes
     head: BlockHead
     synced: bool
+    segment: str
+    """The file's name."""
 
 
 class WorldDisk(SimulatedDisk):
@@ -67,7 +69,7 @@ class WorldDisk(SimulatedDisk):
         at = header_size(data) if data[:4] == SEGMENT_MAGIC else 0
         while len(data) - at >= HEAD_BYTES:
             head = read_head(data, at)
-            self._on_block(Held(data[at : at + head.size], head, synced))
+            self._on_block(Held(data[at : at + head.size], head, synced, path.name))
             at += head.size
 
     def holds(self, place: tuple[int, int]) -> bool:

@@ -36,7 +36,8 @@ class Faults:
             (2, self._fail_writes),
             (1, self._fill_disk),
             (1, self._slow_disk),
-            (3, self._flip),
+            (2, self._flip),
+            (1, self._rot_tail),
             (1, self._unreadable_disk),
             (1, self._restore_disk),
             (1, self._lose_bus_answers),
@@ -150,6 +151,13 @@ class Faults:
 
     def _flip(self) -> None:
         self._gateway().flip()
+
+    def _rot_tail(self) -> None:
+        """While the machine is off, a bit of the last block goes."""
+        gateway = self._gateway()
+        gateway.crash(power=True, back_s=1.0)
+        if gateway.life is None:
+            gateway.flip_tail()
 
     def _unreadable_disk(self) -> None:
         gateway = self._gateway()

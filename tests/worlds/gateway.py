@@ -22,6 +22,7 @@ from protocols.messages import Command, Origin
 from sync.link.client import LinkClient
 from sync.link.frames import FEATURE_BOOKS, Hello
 from sync.link.regroup import FEATURE as REGROUP
+from sync.log.accounting import LogAccounting
 from sync.log.log import Log, LogSettings
 from sync.log.settings import STATE_BYTES
 from sync.registry import RegistryChange
@@ -101,18 +102,14 @@ class Gateway:
 
     @property
     def drained(self) -> bool:
-        """Whether nothing waits in the log."""
-        life = self.life
-        if life is None or not life.listening:
-            return False
-        account = life.log.accounting()
-        return not account.pending and not account.gaps_untold
+        """Whether nothing waited in the log when it was looked at."""
+        account = None if self.life is None else self.life.account
+        return account is not None and not account.pending and not account.gaps_untold
 
     @property
     def standing(self) -> str:
         """For people."""
-        life = self.life
-        return "down" if life is None else str(life.log.accounting()) if life.listening else "starting"
+        return "down" if self.life is None else str(self.life.account)
 
     def keep_image(self) -> None:
         """As somebody who copies the disk of a running machine."""
@@ -127,6 +124,13 @@ class Gateway:
             self.disk.restore(image)
             self.book.excuse_but(self.disk.blocks())
 
+    def flip_tail(self) -> None:
+        """One bit of the newest block rots."""
+        blocks = self.disk.blocks()
+        if blocks:
+            path, start, head = blocks[-1]
+            self._flip(path, start + self.random.randrange(head.size))
+
     def flip(self) -> None:
         """One bit rots, anywhere in what is written."""
         paths = sorted(path for path in self.disk.files if path.suffix in (".seg", ".0", ".1"))
@@ -134,7 +138,9 @@ class Gateway:
         used = len(bytes(self.disk.files[path]).rstrip(b"\0")) if path is not None else 0
         if path is None or not used:
             return
-        offset = self.random.randrange(used)
+        self._flip(path, self.random.randrange(used))
+
+    def _flip(self, path: FilePath, offset: int) -> None:
         if path.suffix != ".seg":
             self.book.state_harmed = True
         for at, start, head in self.disk.blocks():
@@ -168,6 +174,8 @@ class Life:
     recorder: Recorder
     sender: Sender
     link: LinkClient
+    account: LogAccounting | None = None
+    """As it was looked at last."""
 
     def __init__(self, gateway: Gateway, number: int) -> None:
         self.gateway = gateway

@@ -31,12 +31,23 @@ class Record(msgspec.Struct):
     """Its block was damaged on the disk."""
 
 
+class Written(msgspec.Struct, frozen=True):
+    """A block, as it was written first."""
+
+    number: int
+    """Rising."""
+    segment: str
+    """The file's name."""
+
+
 class GatewayBook:
     """What one site's disk and devices were told."""
 
     def __init__(self, name: str, laws: Laws, trace: Trace) -> None:
         self.name = name
         self.records: dict[Place, Record] = {}
+        self.blocks: dict[Place, Written] = {}
+        """By epoch and first number."""
         self.places: dict[Name, list[Place]] = {}
         """Of what is synced."""
         self.acknowledged_names: set[Name] = set()
@@ -52,6 +63,7 @@ class GatewayBook:
         head, batches = open_block(held.data)
         synced = "synced" if held.synced else "torn"
         self._trace.add(self.name, f"block {synced}", f"{head.epoch:x}", head.first_seq, head.end_seq)
+        self.blocks.setdefault((head.epoch, head.first_seq), Written(len(self.blocks), held.segment))
         seq = head.first_seq
         for batch in batches:
             for origin, payload in zip(batch.origin_index, batch.payloads, strict=True):

@@ -161,8 +161,12 @@ class World:
         return bool(self.laws.violations)
 
     def _settles(self) -> bool:
-        """Whether all arrives in time."""
-        return self._runs_until(FAULTS_S + QUIET_S, self._arrived) and self._arrived()
+        """Whether all arrives in time, and has still arrived when everything was looked at once more."""
+        until_s = FAULTS_S + QUIET_S
+        while self._runs_until(until_s, self._arrived) and self.loop.now < until_s:
+            if self._runs_until(self.loop.now + 2 * LOOK_S, lambda: False) and self._arrived():
+                return True
+        return False
 
     def _runs_until(self, until_s: float, done: Callable[[], bool]) -> bool:
         """Whether no law is broken until then, or until it is done."""
