@@ -220,6 +220,9 @@ class Verification:
         """By the device's number in the ledger."""
         self._verdicts: dict[int, Verdict] = {}
         self._times_ms: dict[Mark, int] = {}
+        self._rejected: dict[Identity, list[AnyMark]] = defaultdict(list)
+        self._rejects_until = 0
+        """Their newest number so far."""
         self._gaps: list[GapItem] = []
         self._in_gaps: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         """Seqs by device's number and boot."""
@@ -324,13 +327,17 @@ class Verification:
         return self._api.marks(self._plan.project, name, from_ms, to_ms)
 
     async def _rejects(self) -> dict[Identity, list[AnyMark]]:
-        """By device, as far as the payloads still say which message they were."""
-        found: dict[Identity, list[AnyMark]] = defaultdict(list)
+        """By device, as far as the payloads still say which message they were. What is rejected stays so: the list is
+        read on from where it was read to."""
+        newest = self._rejects_until
         async for item in self._api.items("/rejects", {"project_id": self._plan.project}):
+            if item["seq"] <= newest:
+                break
+            self._rejects_until = max(self._rejects_until, item["seq"])
             mark = mark_in(base64.b64decode(item["payload"]))
             if mark is not None:
-                found[item["network_id"], item["alias_key"], item["alias"]].append(mark)
-        return found
+                self._rejected[item["network_id"], item["alias_key"], item["alias"]].append(mark)
+        return self._rejected
 
     async def _inbox(self) -> dict[Identity, list[AnyMark]]:
         found: dict[Identity, list[AnyMark]] = defaultdict(list)

@@ -269,8 +269,8 @@ async def test_messages_among_the_rejects_and_in_the_inbox_are_not_missing(
     mine = {"network_id": "demo", "alias_key": "serial", "alias": "pump-01"}
     payload = base64.b64encode(b'{"boot":41,"seq":2,"temperature":nan}').decode()
     world.lists["rejects"] = [
-        *({**mine, "payload": base64.b64encode(text).decode()} for text in (b"", b"\xff", b'{"seq":3}')),
-        {**mine, "payload": payload},
+        *({**mine, "seq": 9, "payload": base64.b64encode(text).decode()} for text in (b"", b"\xff", b'{"seq":3}')),
+        {**mine, "seq": 4, "payload": payload},
     ]
     world.lists["inbox"] = [{**mine, "data": {"temperature": 1}}, {**mine, "data": {"boot": 41, "seq": 3}}]
     proof = await prove(world, ledger, monkeypatch)
@@ -286,7 +286,8 @@ async def test_another_devices_rejects_prove_nothing(
 ) -> None:
     del world.rows["demo:serial:pump-01"][1]
     payload = base64.b64encode(b'{"boot":41,"seq":2,"temperature":nan}').decode()
-    world.lists["rejects"] = [{"network_id": "demo", "alias_key": "serial", "alias": "pump-02", "payload": payload}]
+    other = {"network_id": "demo", "alias_key": "serial", "alias": "pump-02"}
+    world.lists["rejects"] = [{**other, "seq": 1, "payload": payload}]
     assert (await prove(world, ledger, monkeypatch)).total.missing == 1
 
 
@@ -302,13 +303,32 @@ async def test_a_malformed_message_must_be_among_the_rejects_once_a_packet(
     proof = await prove(world, tmp_path / "book", monkeypatch)
     assert proof.total.faults == ("pump-01 boot 41 seq 1: acknowledged, and not among the rejects",)
     payload = base64.b64encode(b'{"boot":41,"seq":1,"temper').decode()
-    one = {"network_id": "demo", "alias_key": "serial", "alias": "pump-01", "payload": payload}
+    one = {"seq": 1, "network_id": "demo", "alias_key": "serial", "alias": "pump-01", "payload": payload}
     world.lists["rejects"] = [one]
     proof = await prove(world, tmp_path / "book", monkeypatch)
     assert proof.holds
     assert (proof.total.malformed, proof.total.rejected) == (1, 1)
-    world.lists["rejects"] = [one, one]
+    world.lists["rejects"] = [{**one, "seq": 2}, one]
     assert (await prove(world, tmp_path / "book", monkeypatch)).total.doubled == 1
+
+
+async def test_a_reject_that_comes_later_is_waited_for_and_counted_once(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][1:]
+    mine = {"network_id": "demo", "alias_key": "serial", "alias": "pump-01"}
+    looks = itertools.count(1)
+
+    def reject() -> None:
+        seq = next(looks)
+        if seq in (2, 3):
+            payload = base64.b64encode(b'{"boot":41,"seq":%d,"temp' % seq).decode()
+            world.lists["rejects"].insert(0, {**mine, "seq": seq, "payload": payload})
+
+    world.on_look = reject
+    proof = await prove(world, ledger, monkeypatch, looks=20)
+    assert proof.holds
+    assert (proof.total.stored, proof.total.rejected, proof.total.doubled) == (1, 2, 0)
 
 
 async def test_other_fleets_on_the_gateway_may_go_on_sending(
