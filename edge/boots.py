@@ -9,9 +9,7 @@ from typing import Final
 import msgspec
 
 from protocols.messages import Anchor
-from protocols.times import DRIFT_PARTS, true_time
-
-ORIGIN: Final = "boots"
+from protocols.times import BETWEEN_BOOTS, DRIFT_PARTS, true_time
 
 SEEN_EVERY_MS: Final = 5 * 60 * 1000
 """From one note of how long this boot has lasted to the next: what such dates are off by, and few writes for a flash
@@ -29,9 +27,6 @@ class Boot(msgspec.Struct, frozen=True, array_like=True):
 def anchors_between(before: Anchor, seen_ms: int, boots: Sequence[Boot], after: Anchor) -> list[Anchor]:
     """One for each of `boots`, in their order, which lie between the boot of `before`, last noted at `seen_ms`, and
     that of `after`: in the middle of the room that there is. Empty if there is none, because somebody's time is wrong.
-
-    They begin behind the boot's end, as far as that is known, so that an anchor that the cloud has of it and this disk
-    has lost still dates what it dated.
     """
     earliest_ms, before_error_ms = true_time(before, seen_ms)
     latest_ms, after_error_ms = true_time(after, 0)
@@ -44,8 +39,6 @@ def anchors_between(before: Anchor, seen_ms: int, boots: Sequence[Boot], after: 
     begins_ms = earliest_ms + half_ms
     anchors = []
     for boot in boots:
-        begun = Anchor(boot.boot, 0, begins_ms, half_ms + error_ms, ORIGIN)
-        end_ms = boot.seen_ms + 2 * SEEN_EVERY_MS
-        anchors.append(Anchor(boot.boot, end_ms, *true_time(begun, end_ms), ORIGIN))
+        anchors.append(Anchor(boot.boot, 0, begins_ms, half_ms + error_ms, BETWEEN_BOOTS))
         begins_ms += boot.seen_ms
     return anchors

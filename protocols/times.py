@@ -6,8 +6,9 @@ its clock's `offset_ms`, whatever the wall clock said meanwhile; so any record o
     corrected = anchor.wall_ms + (boot clock of the record − anchor.boot_ms)
     error     = anchor.error_ms + DRIFT of the distance
 
-The anchor of a record is the newest whose `boot_ms` is not after it, else the earliest. Anchors begin after every
-record that was sent before they were made, so another anchor changes no time that was told.
+The anchor of a record is the newest whose `boot_ms` is not after it, else the earliest; those that only reckon between
+other boots count where there is no better one. Anchors begin after every record that was sent before they were made, so
+another anchor changes no time that was told.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ CLOCK_UNSET_BEFORE_MS: Final = 1_577_836_800_000
 DRIFT_PARTS: Final = 10_000
 """A boot clock gains or loses at most one part in so many (100 ppm): cheap quartz stays below it at any usual
 temperature."""
+
+BETWEEN_BOOTS: Final = "boots"
+"""Origin of an anchor that nobody told: the boot lay between two others. A gateway whose disk lost what it was told of
+the boot may make one all the same; the cloud knows better then."""
 
 TIME_ERROR_MAX_MS: Final = 2**31 - 1
 """An error bound is told below this, 24 days: it is an `integer` in the database. From there on there is none."""
@@ -54,7 +59,11 @@ def event_times(device_ms: Sequence[int | None], received_ms: Sequence[int]) -> 
 
 def anchor_at(anchors: Sequence[Anchor], boot_ms: int) -> Anchor:
     """What dates that moment of the boot clock. `anchors`: of its boot, at least one, by rising `boot_ms`."""
-    return anchors[max(bisect_right(anchors, boot_ms, key=_boot_ms) - 1, 0)]
+    found = anchors[max(bisect_right(anchors, boot_ms, key=_boot_ms) - 1, 0)]
+    if found.origin == BETWEEN_BOOTS and len(anchors) > 1:
+        told = [anchor for anchor in anchors if anchor.origin != BETWEEN_BOOTS]
+        return anchor_at(told, boot_ms) if told else found
+    return found
 
 
 def true_time(anchor: Anchor, boot_ms: int) -> tuple[int, int]:

@@ -56,6 +56,14 @@ def test_a_step_of_the_wall_clock_changes_nothing() -> None:
         assert (times, errors) == ([NOW + 1_000], [41])
 
 
+def test_what_is_only_reckoned_counts_where_nobody_told_the_time() -> None:
+    boot = Clock(5, 0, ClockState.UNSET)
+    reckoned, told = Anchor(5, 0, NOW, 400_000, "boots"), Anchor(5, 60_000, NOW, 40, "cloud")
+    assert corrected([0, 70_000], boot, [reckoned]) == ([NOW, NOW + 70_000], [400_000, 400_007])
+    assert corrected([0, 70_000], boot, [reckoned, told]) == corrected([0, 70_000], boot, [told])
+    assert corrected([0], boot, [reckoned, reckoned]) == ([NOW], [400_000])
+
+
 def test_an_error_bound_never_outgrows_its_column() -> None:
     _, errors = corrected([2**62], Clock(5, -(2**62), ClockState.UNSET), [Anchor(5, 0, NOW, 40, "cloud")])
     assert errors == [None], "no bound, rather than one that does not hold"
