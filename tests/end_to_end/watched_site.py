@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -55,6 +56,20 @@ class WatchedSite(Site):
     async def history(self, device: str) -> list[dict[str, Any]]:
         """The newest hundred, the newest first."""
         return list((await self.get(f"devices/{_alias(device)}/history"))["items"])
+
+    async def until_stored(self, device: str, promised: list[int]) -> None:
+        """Its `seq`s are what was promised, each once; what was refused is not among them."""
+
+        async def stored() -> list[int]:
+            path = f"{self.url}/api/v1/devices/{_alias(device)}/history"
+            lines = await self.client.get(path, headers={"Accept": "application/x-ndjson"})
+            return sorted(json.loads(line)["data"]["seq"] for line in lines.text.splitlines())
+
+        async def all_stored() -> bool:
+            return len(await stored()) >= len(promised)
+
+        await self.until(all_stored)
+        assert await stored() == promised
 
     async def gateway_rejects(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self.client.get(f"{self.status_url}/rejects")).raise_for_status().json()

@@ -131,6 +131,25 @@ async def test_a_new_epoch_begins_when_the_numbers_are_used_up(monkeypatch: pyte
         assert [(head.first_seq, head.end_seq) for head in heads] == [(0, 6), (6, 10), (0, 1)]
 
 
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_a_start_reads_the_tail_and_the_heads_of_the_rest(noise: bytes, crashed: bool) -> None:
+    disk = SimulatedDisk()
+    settings = LogSettings(segment_bytes=1 << 20, max_bytes=STATE_BYTES + (1 << 26), linger_max_ms=0)
+    async with opened(disk, settings=settings) as log:
+        for n in range(1500):
+            await log.append([entry(n, noise=noise)])
+        segments = log.accounting().segments
+        left = {path: bytearray(content) for path, content in disk.files.items()}
+    if crashed:
+        disk.files = left
+    assert segments > 25
+    before = disk.bytes_read
+    async with opened(disk, settings=settings) as log:
+        heads, states, tail = segments * 5000, 2 * STATE_BYTES, 5 * (1 << 20)
+        assert disk.bytes_read - before < heads + states + tail
+        assert log.accounting().pending == 1500
+
+
 class TestKeys:
     async def test_a_batch_that_comes_again_is_answered_and_kept_once(self) -> None:
         async with opened(SimulatedDisk()) as log:
