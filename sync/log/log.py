@@ -326,6 +326,7 @@ class Log:
                 catalog.begin_epoch(head.epoch)
                 self._keeper.used(placed.ordinal)
             catalog.extend(segment, head, placed.offset, placed.block.oldest_ms)
+            self._oldest.written(head, placed.block.oldest_ms)
             self._tail.add(Position(placed.ordinal, placed.offset), head, placed.block.data)
         for ordinal in written.sealed:
             segment = catalog.get(ordinal)

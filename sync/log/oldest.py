@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sync.log.catalog import Catalog
 from sync.log.disk import Disk
 from sync.log.scan import scan_blocks
 from sync.log.segment import Segment, segment_name
+from sync.log.settings import RECENT_BLOCKS_MAX
 from sync.log.tail import Position, Tail
 from sync.log.threads import DiskThread, start_task
 
@@ -36,6 +38,8 @@ class OldestPending:
         self._disk = disk
         self._directory = directory
         self._known: _Known | None = None
+        self._recent: deque[tuple[int, int, int, int]] = deque(maxlen=RECENT_BLOCKS_MAX)
+        """Epoch, first number, the number after the last, oldest received time: of the newest blocks."""
         self._sought: tuple[int, int] | None = None
         """Epoch and number of the record that was last looked for on the disk: a damaged block is read once."""
         self._reading: asyncio.Task[None] | None = None
@@ -64,19 +68,27 @@ class OldestPending:
         if self._known is not None and self._known.position.ordinal == segment.ordinal:
             self._known = None
 
+    def written(self, head: BlockHead, oldest_ms: int) -> None:
+        """A block is in the log, whose oldest record was received then."""
+        self._recent.append((head.epoch, head.first_seq, head.end_seq, oldest_ms))
+
     def complete_ms(self, now_ms: int) -> int:
-        """All records received before this time, Unix ms, are settled: at most `now_ms`."""
-        oldest_ms = self.newest_ms()
-        if oldest_ms is None:
-            return now_ms
-        complete_ms = min(now_ms, oldest_ms)
-        # Records do not stand in the order of their times where a publisher was held up, or the clock was set back.
+        """All records received before this time, Unix ms, are settled: at most `now_ms`. Exact for the newest blocks;
+        of older ones, a time at most 1/64 segment too early. Records do not stand in the order of their times where a
+        publisher was held up, or the clock was set back, so it looks at all that wait."""
+        complete_ms = now_ms
+        recent: dict[int, int] = {}
+        epochs = self._catalog.epochs
+        for epoch, first_seq, end_seq, oldest_ms in self._recent:
+            recent.setdefault(epoch, first_seq)
+            if oldest_ms < complete_ms and epoch in epochs and not epochs[epoch].settled.covers(first_seq, end_seq):
+                complete_ms = oldest_ms
         for segment in self._catalog.segments_from(0):
             if segment.oldest_ms < complete_ms:
-                settled = self._catalog.epochs[segment.epoch].settled
-                for first_seq, end_seq, piece_ms in segment.pieces():
-                    if piece_ms < complete_ms and not settled.covers(first_seq, end_seq):
-                        complete_ms = piece_ms
+                settled, seen_from = epochs[segment.epoch].settled, recent.get(segment.epoch, segment.end_seq)
+                for first_seq, end_seq, oldest_ms in segment.pieces():
+                    if oldest_ms < complete_ms and not settled.covers(first_seq, min(end_seq, seen_from)):
+                        complete_ms = oldest_ms
         return complete_ms
 
     async def close(self) -> None:

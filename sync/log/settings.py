@@ -71,6 +71,9 @@ HEADER_SHARE: Final = 8
 CUT_FROM_BYTES: Final = 4096
 """A file's unused end is given back from one block of a usual file system on."""
 
+RECENT_BLOCKS_MAX: Final = 4096
+"""Blocks whose oldest record's time is known exactly: more than wait for an answer while the link is up; 400 KB."""
+
 LINGER_TICK_S: Final = 0.001
 """The step in which the writer waits for more: the finest that event loops' timers keep."""
 

@@ -221,6 +221,29 @@ class TestComplete:
             assert log.complete_ms(now_ms) == now_ms
             assert log.complete_ms(START_MS - 5) == START_MS - 5
 
+    async def test_each_answer_moves_it_on_though_nothing_is_trimmed(self) -> None:
+        """All blocks are near each other at the start of one segment."""
+        async with opened(SimulatedDisk()) as log:
+            await fill(log, 5, b"")
+            for n in range(5):
+                assert log.complete_ms(START_MS + 60_000) == START_MS + 1000 * n
+                log.accept(log.epoch, n, n + 1)
+            log.resend(log.epoch, 1, 2)
+            assert log.complete_ms(START_MS + 60_000) == START_MS + 1000
+
+    async def test_after_a_restart_it_is_not_later_than_it_may_be(self, noise: bytes) -> None:
+        disk = SimulatedDisk()
+        async with opened(disk) as log:
+            await fill(log, 9, noise)
+            epoch = log.epoch
+        async with opened(disk) as log:
+            await log.append([entry(20, at_ms=START_MS + 50_000)])
+            assert log.complete_ms(START_MS + 60_000) == START_MS
+            log.accept(epoch, 0, 4)
+            assert log.complete_ms(START_MS + 60_000) <= START_MS + 4000
+            log.accept(epoch, 0, 9)
+            assert log.complete_ms(START_MS + 60_000) == START_MS + 50_000
+
     async def test_a_record_that_was_received_before_older_ones_is_waited_for(self, noise: bytes) -> None:
         async with opened(SimulatedDisk()) as log:
             await fill(log, 4, noise)
