@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,16 @@ async def test_a_gateway_that_starts_without_the_cloud_records_at_once(tmp_path:
         code, fleet = await site.fleet(roster, "--messages", "500", "--rate", "500")
         assert code == 0, fleet
         assert (await site.gateway_status())["totals"]["pending"] == 500
+        sent_by = time.time_ns() // 1_000_000
         await site.start_cloud()
         code, proof = await site.verify("--wait", "60s")
         assert code == 0, proof
+
+        async def complete() -> bool:
+            until = [(await site.get(f"devices/keyed:serial:{one['name']}"))["complete_until"] for one in roster]
+            return all(ms is not None and sent_by <= ms <= time.time_ns() // 1_000_000 for ms in until)
+
+        await site.until(complete)
 
 
 async def _buffer(site: Site, roster: list[dict[str, object]], messages: int) -> None:
