@@ -61,8 +61,6 @@ class GatewayTotals(msgspec.Struct, frozen=True):
     pending: int
     evicted: int
     damaged: int
-    tails: int = 0
-    """Ends of the log that could not be read, each of unknown length; part of no equation."""
 
 
 class GatewayLink(msgspec.Struct, frozen=True):
@@ -74,6 +72,8 @@ class GatewayLink(msgspec.Struct, frozen=True):
 class GatewayLog(msgspec.Struct, frozen=True):
     used_bytes: int
     max_bytes: int
+    tails: int = 0
+    """Ends of the log that could not be read, each of unknown length; part of no equation."""
 
 
 class GatewayRegistry(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ class GatewayAccounting(msgspec.Struct, frozen=True):
             for name, count in (("evicted", totals.evicted), ("damaged", totals.damaged))
             if count or not brief
         ]
-        tails = f" · {totals.tails:,} tails" if totals.tails else ""
+        tails = f" · {self.log.tails:,} torn ends" if self.log.tails else ""
         return (
             f"logged {totals.logged:,} = accepted {totals.accepted:,} + pending {totals.pending:,}{''.join(rare)}"
             f"{tails} · link {self.link.state}"

@@ -71,7 +71,7 @@ def gaps_line(gaps: Sequence[GapItem]) -> str:
             if (gap.gateway_id or "") == gateway:
                 counts[gap.kind].append(gap.records)
         kinds = [
-            f"{len(records)} tails" if kind is GapKind.TAIL else f"{kind} {sum(records):,} in {len(records)} gaps"
+            f"{len(records):,} torn ends" if kind is GapKind.TAIL else f"{kind} {sum(records):,} in {len(records)} gaps"
             for kind, records in sorted(counts.items())
         ]
         parts.append(f"{gateway}: {', '.join(kinds)}")

@@ -88,4 +88,4 @@ def most(times: list[int], spans: list[tuple[int, int, int]]) -> int:
 
 def test_gaps_in_a_line() -> None:
     gaps = [gap(500, 1, 2), gap(20, 1, 2), gap(3, 1, 2, kind=GapKind.DAMAGED), gap(0, None, None, kind=GapKind.TAIL)]
-    assert gaps_line(gaps) == "quay-1: damaged 3 in 1 gaps, evicted 520 in 2 gaps, 1 tails"
+    assert gaps_line(gaps) == "quay-1: damaged 3 in 1 gaps, evicted 520 in 2 gaps, 1 torn ends"

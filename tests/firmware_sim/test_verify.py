@@ -49,6 +49,7 @@ class World:
         """One for each look; the last one stays."""
         self.logged = 3
         self.link = "up"
+        self.tails = 0
         self.source = dict.fromkeys(COUNTS, 0) | {
             "kind": "gateway", "gateway_id": "quay-1", "closed": True,
             "accepted": 3, "decoded_records": 3, "decoded": 3, "stored": 3,
@@ -66,7 +67,7 @@ class World:
             pending = self.pending.pop(0) if len(self.pending) > 1 else self.pending[0]
             totals = {"logged": self.logged, "pending": pending, "evicted": 0, "damaged": 0}
             totals["accepted"] = 3 - pending
-            return httpx.Response(200, json=gateway_accounting(totals, link=self.link))
+            return httpx.Response(200, json=gateway_accounting(totals, link=self.link, tails=self.tails))
         if path == "/api/v1/session" and request.method == "POST":
             self.tokens += 1
             return httpx.Response(201, json={"token": f"t{self.tokens}", "expires": "2027-01-01T00:00:00Z"})
@@ -392,6 +393,15 @@ async def test_an_accounting_that_does_not_add_up_does_not_hold(
     proof = await prove(world, ledger, monkeypatch)
     assert not proof.holds
     assert "accounting does not close: cloud, quay-1" in faults(proof)[0]
+
+
+async def test_torn_ends_of_a_gateways_log_are_named_and_part_of_no_equation(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.tails = 2
+    proof = await prove(world, ledger, monkeypatch)
+    assert proof.holds
+    assert "damaged 0 · 2 torn ends · link up" in accounts(proof)[0][1]
 
 
 async def test_a_gateway_whose_accounting_is_open_does_not_hold(
