@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import LOG_BYTES_MIN
+from firmware_sim.faults.fault import Direction, Fault, Kind
 from protocols.block import HEAD_BYTES, MAGIC, read_head
 from protocols.errors import WireError
 from protocols.limits import PAYLOAD_BYTES_MAX
@@ -177,6 +178,7 @@ async def test_what_is_on_its_way_is_where_it_was_held_up(tmp_path: Path) -> Non
             await site.set_up()
             pump = await site.device("plain", "pump-1")
             streamed = await waits_in_streams(site, pump, workers)
+            await its_answer_is_lost(site, pump)
             held = await waits_for_an_answer(site, pump)
 
             async def all_there() -> bool:
@@ -207,6 +209,21 @@ async def waits_in_streams(site: Whereabouts, pump: Device, workers: dict[str, P
     await workers["transponder"].start()
     await site.all_at_cloud(picked, "stored")
     return numbers
+
+
+async def its_answer_is_lost(site: Whereabouts, pump: Device) -> None:
+    """What is sent arrives, and nothing comes back: it is in history already, and the gateway cannot know it."""
+    site.proxy.set_fault(Fault(Kind.BLACK_HOLE, Direction.DOWN))
+    picked = await site.records(await site.send(pump, SENT))
+    await site.all_at_cloud(picked, "stored")
+    await site.all_at_edge(picked, "in flight")
+    await site.mend()
+
+    async def all_told() -> bool:
+        return {await site.at_edge(record) for record in picked.values()} == {"accepted"}
+
+    await site.until(all_told)
+    assert (await site.get("accounting"))["total"]["stored"] == 2 * SENT
 
 
 async def waits_for_an_answer(site: Whereabouts, pump: Device) -> list[int]:
