@@ -33,6 +33,7 @@ class SimulatedDisk:
         self.unreadable = False
         """True: no read succeeds."""
         self._gate: Gate | None = None
+        self._held: dict[str, Gate] = {}
         self._random = random.Random(seed)
         self._mutex = threading.Lock()
         self._locked: set[Path] = set()
@@ -67,6 +68,12 @@ class SimulatedDisk:
 
     def fail_creates(self, *numbers: int) -> None:
         self._create_errors.extend(numbers)
+
+    def hold_keeper(self, call: Literal["read", "remove"]) -> Gate:
+        """The log's keeper waits at the gate when it next reads, or before it removes segments."""
+        gate = Gate()
+        self._held[call] = gate
+        return gate
 
     def flip(self, path: Path, offset: int) -> None:
         """One bit rots."""
@@ -121,6 +128,7 @@ class SimulatedDisk:
             return SimulatedFile(self, path)
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
+        self._wait("read")
         with self._mutex:
             self._check_power()
             if path not in self.files:
@@ -150,6 +158,8 @@ class SimulatedDisk:
             self._check_power()
 
     def remove(self, paths: Sequence[Path]) -> None:
+        if any(path.suffix == ".seg" for path in paths):
+            self._wait("remove")
         with self._mutex:
             powered = self._operation()
             for path in paths:
@@ -173,6 +183,12 @@ class SimulatedDisk:
             self._check_power()
             if number:
                 raise OSError(number, "simulated", str(path))
+
+    def _wait(self, call: str) -> None:
+        if call in self._held and threading.current_thread().name.startswith("log-keeper"):
+            gate = self._held.pop(call)
+            gate.reached.set()
+            gate.passed.wait()
 
     def _written(self, size: int, *, whole: bool) -> list[tuple[int, int]]:
         """Which parts of a write reach the medium."""

@@ -186,6 +186,22 @@ class TestHoldings:
         async with opened(disk) as log:
             assert (log.accounting().accepted, log.accounting().damaged, log.accounting().pending) == (2, 4, 3)
 
+    async def test_what_is_just_being_removed_is_lost_and_told(self, noise: bytes) -> None:
+        disk = SimulatedDisk()
+        async with opened(disk) as log:
+            await fill(log, 6, noise)
+            gate = disk.hold_keeper("remove")
+            log.accept(log.epoch, 0, 3)
+            await gate.wait()
+            log.resend(log.epoch, 0, 3)
+            assert log.accounting().pending == 6
+            gate.open()
+            while log.accounting().segments > 1:
+                await asyncio.sleep(0.001)
+            assert (log.accounting().pending, log.accounting().damaged) == (3, 3)
+            assert spans(log.gaps(10)) == [(0, 3)]
+            assert closes(log)
+
     async def test_what_was_never_accepted_is_left_as_it_is(self, noise: bytes) -> None:
         async with opened(SimulatedDisk()) as log:
             await fill(log, 3, noise)

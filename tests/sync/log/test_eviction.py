@@ -209,6 +209,41 @@ class TestRewriting:
             assert {run for run, _ in rest} == {ALARM}
             assert log.accounting().damaged == 0
 
+    async def test_a_stretch_reader_in_the_middle_of_one(self, noise: bytes) -> None:
+        """It has read a piece of the file that was there before."""
+        settings = msgspec.structs.replace(SMALL, segment_bytes=4 << 20, max_bytes=STATE_BYTES + (24 << 20))
+        async with opened(SimulatedDisk(), settings=settings) as log:
+            for n in range(220):
+                await append(log, n, noise)
+                await append(log, n, noise[:300], ALARM)
+            reader = log.stretch_reader(log.stretches()[-1])
+            keys = keys_of(await reader.next(1, 1))
+            for n in range(220, 1500):
+                await append(log, n, noise)
+            assert log.accounting().evicted > 220
+            while blocks := await reader.next(9, 1 << 20):
+                keys += keys_of(blocks)
+            alarms = [n for run, n in keys if run == ALARM]
+            assert alarms == list(range(len(alarms)))
+            assert len(alarms) > 150
+            assert log.accounting().damaged == 0
+
+    async def test_what_the_cloud_lost_while_a_segment_is_looked_through_stays(self, noise: bytes) -> None:
+        disk = SimulatedDisk()
+        async with opened(disk) as log:
+            for n in range(3):
+                await append(log, n, noise)
+                await append(log, n, noise[:300], ALARM)
+            log.accept(log.epoch, 1, 2)
+            gate = disk.hold_keeper("read")
+            full = asyncio.ensure_future(asyncio.gather(*(append(log, n, noise) for n in range(3, 40))))
+            await gate.wait()
+            log.resend(log.epoch, 1, 2)
+            gate.open()
+            await full
+            assert (await left(log))[ALARM] == [0, 1, 2]
+            assert closes(log)
+
     async def test_a_rewritten_segment_is_read_and_trimmed_like_any_other(self, noise: bytes) -> None:
         disk = SimulatedDisk()
         async with opened(disk) as log:

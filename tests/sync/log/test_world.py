@@ -27,7 +27,7 @@ from sync.log.settings import KEY_RANGES_MAX, STATE_BYTES
 from tests.sync.log.making import SEGMENT_BYTES, SMALL, accept, closes, entry, open_log, read_all
 from tests.sync.log.simulated_disk import SimulatedDisk
 
-SEEDS = range(60)
+SEEDS = [*range(60), 115, 887]
 LIVES = 6
 STEPS = 12
 
