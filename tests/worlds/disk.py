@@ -41,11 +41,19 @@ class WorldDisk(SimulatedDisk):
         """Share of writes that fail."""
         self.full = False
         """True: nothing can be made."""
+        self.on_power_cut: Callable[[], None] = lambda: None
+        """Told in the middle of the change in which it goes."""
         self._on_block = on_block
 
     def call_s(self) -> float:
         """How long a call takes."""
         return self.random.random() * (0.002 + self.slow_s)
+
+    def _operation(self) -> bool:
+        powered = super()._operation()
+        if not powered:
+            self.on_power_cut()
+        return powered
 
     def create(self, path: Path, size_bytes: int) -> None:
         if self.full:
@@ -71,6 +79,10 @@ class WorldDisk(SimulatedDisk):
             head = read_head(data, at)
             self._on_block(Held(data[at : at + head.size], head, synced, path.name))
             at += head.size
+
+    def stay_on(self) -> None:
+        """No power cut comes any more."""
+        self._operations_left = None
 
     def holds(self, place: tuple[int, int]) -> bool:
         """Whether a record stands in a whole block somewhere."""

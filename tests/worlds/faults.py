@@ -28,6 +28,7 @@ class Faults:
         self._cloud = cloud
         kinds: list[tuple[int, Callable[[], None]]] = [
             (4, self._kill_gateway),
+            (3, self._cut_power),
             (1, self._stop_gateway),
             (1, self._pause_gateway),
             (3, self._block),
@@ -66,6 +67,7 @@ class Faults:
             disk = gateway.disk
             disk.write_trouble, disk.full, disk.slow_s, disk.unreadable = 0.0, False, 0.0, False
             gateway.bus_loses = 0.0
+            disk.stay_on()
             gateway.clock.synchronize()
             if gateway.life is not None:
                 gateway.life.process.steps_left = None
@@ -97,6 +99,11 @@ class Faults:
             power, back_s = self._random.random() < 0.5, 0.5 + 10 * self._random.random()
             life.process.on_steps_out = lambda: gateway.crash(power=power, back_s=back_s)
             life.process.steps_left = self._random.randrange(STEPS_MAX)
+
+    def _cut_power(self) -> None:
+        gateway = self._gateway()
+        self._tell(gateway.name, "power goes in a change of the disk")
+        gateway.cut_power_at(self._random.randrange(40))
 
     def _stop_gateway(self) -> None:
         """In good order, as for an update."""

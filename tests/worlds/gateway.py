@@ -77,6 +77,24 @@ class Gateway:
             self.lives += 1
             self.life = Life(self, self.lives)
 
+    def cut_power_at(self, changes: int) -> None:
+        """Power goes in the middle of a change of the disk, after that many more."""
+        life = self.life
+        if life is None:
+            return
+
+        def cut() -> None:
+            if life.process.alive:
+                life.process.kill()
+                self.loop.outside(0.0, self._crash, life, 1.0)
+
+        self.disk.on_power_cut = cut
+        self.disk.cut_power_after(changes)
+
+    def _crash(self, life: Life, back_s: float) -> None:
+        if self.life is life:
+            self.crash(power=True, back_s=back_s)
+
     def crash(self, *, power: bool, back_s: float) -> None:
         """Nothing of the process runs any more. Calls that its threads were in are done, not done or torn."""
         life = self.life
@@ -86,6 +104,7 @@ class Gateway:
         self.trace.add(self.name, "power cut" if power else "killed")
         calls = list(life.process.calls)
         life.process.kill()
+        self.disk.on_power_cut = lambda: None
         for call in calls:
             self.disk.cut_power_after(self.random.randrange(4))
             with contextlib.suppress(OSError):

@@ -92,8 +92,12 @@ class GatewayBook:
         self.acknowledged_names.update(names)
 
     def _was_recovered(self, name: Name) -> bool:
-        """A write that was cut off may have been whole; who opens the log then finds it."""
-        found = [place for place, record in self.records.items() if record.name == name and self.is_on_disk(place)]
+        """A write that was cut off may have been whole; who opens the log then finds it, and may send it on."""
+        found = [
+            place
+            for place, record in self.records.items()
+            if record.name == name and (self.is_on_disk(place) or self.has(place[0], place[1], place[1] + 1))
+        ]
         for place in found:
             self.records[place].synced = True
             self.places.setdefault(name, []).append(place)
