@@ -28,4 +28,8 @@ def where(
         print_json(found)
         return
     name = "" if found.epoch is None else f"{found.epoch}/{found.seq}"
-    show([{"id": found.id, "place": found.place, "record": name, "text": found.text}], columns=COLUMNS, as_json=False)
+    text = found.text
+    if found.refused:
+        reasons = ", ".join(f"{code} {count:,}" for code, count in sorted(found.refused.items()))
+        text += f"; refused before the log, and so without an id, since the start: {reasons}"
+    show([{"id": found.id, "place": found.place, "record": name, "text": text}], columns=COLUMNS, as_json=False)
