@@ -116,6 +116,8 @@ class WebSocketTransport:
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
         self.sent_bytes = 0
+        self._is_cut = False
+        """In the middle of a message."""
         sock = websocket.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # other systems do without
             sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
@@ -127,12 +129,16 @@ class WebSocketTransport:
             raise TransportClosedError(str(closed)) from None
 
     async def send(self, data: bytes) -> None:
+        if self._is_cut:
+            raise TransportClosedError("the last message was cut off")
         try:
             if len(data) <= UNSENT_BYTES:
                 await self._websocket.send(data)
                 self.sent_bytes += len(data)
             else:
+                self._is_cut = True  # until all of it is sent: a sender that is cancelled leaves a part, and no way on
                 await self._websocket.send(self._pieces(data))
+                self._is_cut = False
         except ConnectionClosed as closed:
             raise TransportClosedError(str(closed)) from None
 
@@ -144,7 +150,10 @@ class WebSocketTransport:
             self.sent_bytes += len(piece)
 
     async def close(self, code: int, reason: str) -> None:
-        await self._websocket.close(code, reason)
+        if self._is_cut:
+            self.abort()
+        else:
+            await self._websocket.close(code, reason)
 
     def abort(self) -> None:
         self._websocket.transport.abort()

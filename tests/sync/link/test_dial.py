@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidMessage, InvalidStatus
 from websockets.http11 import Response
 
 from protocols.times import CLOCK_UNSET_BEFORE_MS
-from sync.link.dial import NO_CHECK_TIME, is_loopback, refusal, set_date_checks, tls_context
-from sync.link.limits import RETRY_AFTER_S_MAX
+from sync.link.dial import NO_CHECK_TIME, WebSocketDial, is_loopback, refusal, set_date_checks, tls_context
+from sync.link.errors import TransportClosedError
+from sync.link.limits import RETRY_AFTER_S_MAX, Deadlines
 
 
 def http(status: int, body: bytes = b"", **headers: str) -> InvalidStatus:
@@ -114,3 +117,30 @@ def test_tls_verifies_names_and_certificates_and_dates_while_the_clock_is_set() 
 )
 def test_no_proxy_stands_between_us_and_ourselves(url: str, loopback: bool) -> None:
     assert is_loopback(url) is loopback
+
+
+@pytest.mark.servers
+async def test_a_message_that_was_cut_off_is_the_last_one() -> None:
+    """The other end waits for the rest of it, and would take nothing else."""
+    gone = asyncio.Event()
+
+    async def read_nothing(websocket: ServerConnection) -> None:
+        websocket.transport.pause_reading()
+        await gone.wait()
+        websocket.transport.abort()
+
+    async with serve(read_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        deadlines = Deadlines(farewell_s=5)
+        dial = WebSocketDial(f"ws://127.0.0.1:{port}/", wall_ms=lambda: 0, ca_file=None, deadlines=deadlines)
+        transport = await dial("token", software="test")
+        sending = asyncio.create_task(transport.send(bytes(64 << 20)))
+        while transport.sent_bytes == 0:  # there is no event for it
+            await asyncio.sleep(0.01)
+        sending.cancel()
+        await asyncio.wait((sending,))
+        with pytest.raises(TransportClosedError, match="cut off"):
+            await transport.send(b"goodbye")
+        async with asyncio.timeout(2):  # less than it would wait for the other end
+            await transport.close(1000, "")
+        gone.set()
