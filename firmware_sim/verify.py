@@ -260,6 +260,7 @@ class Verification:
     async def _compare(self, wanted: list[int], pipeline: Pipeline) -> Pipeline:
         """Each device; those of which something is not there yet again, as long as there is time. Returns the
         accounting before the last time."""
+        in_gaps = 0
         while True:
             try:
                 await self._gather(wanted)
@@ -272,9 +273,12 @@ class Verification:
                     self._verdicts[number] = self._evidence[number].verdict(self._in_gaps[number])
                 wanted = [number for number, verdict in self._verdicts.items() if verdict.missing or verdict.in_gaps]
                 missing = sum(verdict.missing for verdict in self._verdicts.values())
-                if not missing or not self._is_time_left():
+                before, in_gaps = in_gaps, sum(verdict.in_gaps for verdict in self._verdicts.values())
+                # What a gap could account for may be on its way all the same.
+                is_settled = pipeline.is_empty or in_gaps == 0 or (pipeline.on_its_way < in_gaps == before)
+                if (not missing and is_settled) or not self._is_time_left():
                     return pipeline
-                self._tell(pipeline, missing)
+                self._tell(pipeline, missing + in_gaps)
             await asyncio.sleep(LOOK_S)
             pipeline = await self._look()
 

@@ -254,6 +254,20 @@ async def test_a_loss_beyond_what_the_gaps_claim_stays_lost(
     assert faults(proof)[0] == "2 acknowledged messages are not stored, and in no gap"
 
 
+async def test_what_is_on_its_way_is_not_put_down_to_a_gap(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = world.rows["demo:serial:pump-01"]
+    late = [stored.pop(), stored.pop()]
+    world.pending = [2]
+    world.lists["gaps"] = [gap(5, NOW_MS, NOW_MS)]
+    looks = itertools.count(1)
+    world.on_look = lambda: stored.append(late.pop()) if next(looks) in (3, 4) else None
+    with LedgerWriter(ledger, wall_ms=lambda: NOW_MS):
+        proof = await prove(world, ledger, monkeypatch, looks=20)
+    assert (proof.total.stored, proof.total.in_gaps) == (3, 0)
+
+
 async def test_a_gap_that_is_told_later_is_waited_for(
     world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
