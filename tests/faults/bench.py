@@ -179,6 +179,18 @@ class Rig:
                 await asyncio.sleep(0.05)
         return status
 
+    async def until_more_is_stored(self, within_s: float = DRAIN_S) -> None:
+        """The cloud works again."""
+        before: int | None = None
+        async with asyncio.timeout(within_s):
+            while True:
+                with contextlib.suppress(httpx.HTTPError, AssertionError):  # it is not there yet
+                    stored = (await self.cloud_accounting())["total"]["stored"]
+                    before = stored if before is None else before
+                    if stored > before:
+                        return
+                await asyncio.sleep(0.1)
+
     async def drained(self, *others: HasAccounting, within_s: float = DRAIN_S) -> None:
         """Nothing waits at the gateway, at others, or on its way through the cloud. At the end of the time it goes on
         all the same: the proof says what waits."""

@@ -32,8 +32,8 @@ def judge(
     fault is damage, so gaps may be. `may_wait`: not all of it was waited for. `spared`: a device of which nothing may
     be missing all the same."""
     total = proof["total"]
-    gaps = sum(gateway["totals"][fate] for gateway in gateways for fate in GAP_FATES)
-    told = sum(cloud["total"][fate] for fate in GAP_FATES)
+    gaps = sum(cloud["total"][fate] for fate in GAP_FATES)
+    own = sum(gateway["totals"][fate] for gateway in gateways for fate in GAP_FATES)
     gone = total["missing"] + total["in_gaps"]
     lost = max(0, total["missing"] - unspoken - (proof["on_its_way"] if may_wait else 0))
     accepted = sum(gateway["totals"]["accepted"] for gateway in gateways)
@@ -42,7 +42,7 @@ def judge(
         f"{total['doubled']:,} rows are stored too often": not total["doubled"],
         f"{gaps:,} records are in gaps, {gone:,} messages are not stored": not exact or gaps + unspoken == gone,
         f"{gaps:,} records are in gaps, and nothing was damaged": may_lose or not gaps,
-        f"gaps of {gaps:,} records at the gateway, of {told:,} in the cloud": not agree or told == gaps,
+        f"gaps of {own:,} records at the gateway, of {gaps:,} in the cloud": not agree or own == gaps,
         "a gateway's accounting does not close": all(gateway["closed"] for gateway in gateways),
         "the cloud's accounting does not close": cloud["closed"],
         f"the gateway counts {accepted:,} records as accepted, the cloud {cloud['total']['accepted']:,}": not agree

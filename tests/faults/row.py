@@ -19,7 +19,7 @@ class Finding(msgspec.Struct, frozen=True):
     acknowledged: int
     stored: int
     gaps: int
-    """Records that the gateway's gaps name as lost."""
+    """Records that are lost by the gaps that the cloud was told of."""
     lost: int
     """Acknowledged, and neither stored nor in a gap. Never happens."""
     doubled: int

@@ -60,6 +60,9 @@ def _engine(program: str) -> Callable[[Rig], Awaitable[str]]:
     async def kill(rig: Rig) -> str:
         kill_engine(rig.site.platform.folder, program)
         await rig.site.until(rig.site.platform.is_ready_or_gone)
+        if rig.site.cloud.returncode is not None:
+            await rig.site.start_cloud()
+        await rig.until_more_is_stored()
         return program
 
     return kill

@@ -36,7 +36,7 @@ async def deleted_running(bench: Bench) -> Finding:
             pass
         pending = before["totals"]["pending"]
         return await rig.prove(
-            note=f"{pending:,} records were pending when the gateway was stopped",
+            note=f"damaged {before['totals']['damaged']:,}, pending {pending:,} when the gateway was stopped",
             may_lose=True,
             agree=False,
             unspoken=pending,
