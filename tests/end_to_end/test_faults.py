@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.run import all_rows, run_rows
 
-ROWS = ("gateway-killed", "disk-enospc", "full-ext4", "link-flaps", "cloud-429")
+ROWS = ("gateway-killed", "disk-enospc", "full-cap", "store-bits", "link-flaps")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("strace") is None, reason="needs root, and strace")
