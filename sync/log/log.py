@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from protocols.messages import Gap, GapKind, Priority
 from sync.log.accounting import EpochAccounting, LogAccounting
@@ -61,6 +61,8 @@ __all__ = [
 ]
 
 LOCK_NAME = "lock"
+OPEN_WAITS_S: Final = (0.2, 0.5, 1.0)
+"""Before a start goes on without a segment that the disk does not read: one that is just coming up needs about that."""
 
 logger = get_logger("sync.log")
 
@@ -148,7 +150,7 @@ class Log:
             except BlockingIOError as error:
                 raise LogBusyError(f"another process has the log {directory} open") from error
             try:
-                recovered = await thread.run(recover, disk, directory, now_ms=wall_ms())
+                recovered = await _recover(thread, disk, directory, now_ms=wall_ms())
             except BaseException:
                 lock.close()
                 raise
@@ -361,3 +363,14 @@ class Log:
             )
             self._keeper.wake()
         return lost
+
+
+async def _recover(thread: DiskThread, disk: Disk, directory: Path, *, now_ms: int) -> Recovered:
+    """Gives a disk that cannot read a segment some time: it may just be coming up."""
+    for wait_s in OPEN_WAITS_S:
+        try:
+            return await thread.run(recover, disk, directory, now_ms=now_ms, patient=True)
+        except OSError as error:
+            logger.warning("log cannot be read yet", directory=str(directory), reason=str(error), again_in_s=wait_s)
+            await asyncio.sleep(wait_s)
+    return await thread.run(recover, disk, directory, now_ms=now_ms)

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from protocols.batch import read_key
+from protocols.batch import BatchKey, read_key
 from protocols.block import HEAD_BYTES, read_head, split_block
 from protocols.errors import VersionError, WireError
 from protocols.messages import Gap, GapKind
@@ -22,6 +22,7 @@ from sync.log.catalog import Catalog
 from sync.log.disk import Disk
 from sync.log.keys import KeyTable
 from sync.log.scan import Read, read_around_damage, scan_blocks, written_bytes
+from sync.log.secure import secure
 from sync.log.segment import (
     RESERVE_NAME,
     Ended,
@@ -62,24 +63,29 @@ class _File(msgspec.Struct):
     header: SegmentHeader | None
 
 
-def recover(disk: Disk, directory: Path, *, now_ms: int) -> Recovered:
-    """May change the directory: removes files without a record, gives back room behind the last one. `now_ms`: Unix, of
-    what is noticed to be lost."""
+def recover(disk: Disk, directory: Path, *, now_ms: int, patient: bool = False) -> Recovered:
+    """May change the directory: removes files without a record, makes the end of the last segment durable, gives back
+    room behind it. `now_ms`: Unix, of what is noticed to be lost.
+
+    Raises OSError if the disk cannot be read; `patient`: also if it is only one segment, so that the caller may try
+    again before the log goes on without it."""
     sizes = disk.sizes(directory)
     disk.remove([directory / RESERVE_NAME])  # it may be half written
     generation, state = read_state(functools.partial(disk.read, directory / name) for name in state_names())
-    files, foreign_bytes, highest = _files(disk, directory, sizes)
+    files, left_alone, highest = _files(disk, directory, sizes, patient=patient)
     recovery = _Recovery(disk, directory, state, {segment_ordinal(name) for name in sizes}, now_ms)
     recovery.load(files)
     recovery.settle()
     last = recovery.catalog.last()
+    unknown = max([highest if last is None else 0, *left_alone])
     return Recovered(
         recovery.catalog,
         recovery.keys,
-        Ended(highest, 0, 0) if last is None else last.ended,
+        # What was left alone must not become void, by a header that says that nothing is between it and the one before.
+        last.ended if last is not None and last.ordinal > unknown else Ended(unknown, 0, 0),
         highest + 1,
         generation,
-        foreign_bytes,
+        sum(left_alone.values()),
     )
 
 
@@ -129,10 +135,14 @@ def void_ordinals(files: Iterable[tuple[int, SegmentHeader | None]]) -> set[int]
     return {ordinal for ordinal, _ in listed for before, after in spans if before < ordinal < after}
 
 
-def _files(disk: Disk, directory: Path, sizes: dict[str, int]) -> tuple[list[_File], int, int]:
-    """The segments by ordinal, the bytes of those not to be touched, and the highest ordinal of all."""
+def _files(
+    disk: Disk, directory: Path, sizes: dict[str, int], *, patient: bool
+) -> tuple[list[_File], dict[int, int], int]:
+    """The segments by ordinal, the ordinals and sizes of those not to be touched, and the highest ordinal of all."""
     files: list[_File] = []
-    foreign_bytes = highest = 0
+    left_alone: dict[int, int] = {}
+    highest = 0
+    failure: OSError | None = None
     for name, size in sizes.items():
         ordinal = segment_ordinal(name)
         if ordinal is None:
@@ -141,16 +151,29 @@ def _files(disk: Disk, directory: Path, sizes: dict[str, int]) -> tuple[list[_Fi
         try:
             header = read_header(functools.partial(disk.read, directory / name), ordinal)
         except (VersionError, OSError) as error:
+            if isinstance(error, OSError):
+                if patient:
+                    raise
+                failure = error
             logger.error("segment left alone", file=str(directory / name), reason=str(error))
-            foreign_bytes += size
+            left_alone[ordinal] = size
         else:
             files.append(_File(ordinal, size, header))
+    if failure is not None and not files:
+        raise failure  # it is the disk that is gone, not the data
     files.sort(key=lambda file: file.ordinal)
-    return files, foreign_bytes, highest
+    return files, left_alone, highest
 
 
 class _Recovery:
-    def __init__(self, disk: Disk, directory: Path, state: State | None, present: set[int | None], now_ms: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        directory: Path,
+        state: State | None,
+        present: set[int | None],
+        now_ms: int,
+    ) -> None:
         self._disk = disk
         self._directory = directory
         self._state = state
@@ -216,6 +239,9 @@ class _Recovery:
         """Reads the whole segment; False if there is no record in it."""
         header = file.header
         segment: Segment | None = None
+        synced = end if end is not None else self._synced(file.ordinal)
+        synced_bytes = 0 if synced is None else synced.end_bytes
+        unsure: list[BatchKey] = []
         for found in scan_blocks(
             functools.partial(self._disk.read, self._path(file.ordinal)),
             start=header.size if header else 0,
@@ -232,8 +258,11 @@ class _Recovery:
                 self._damaged.append((segment, segment.end_seq, head.first_seq))
             self.catalog.extend(segment, head, found.offset, head.newest_ms)
             if with_keys:
-                self._load_keys(found.data)
-        synced = end if end is not None else self._synced(file.ordinal)
+                keys = _keys(found.data)
+                if found.end_bytes <= synced_bytes:
+                    self.keys.add(keys)
+                else:
+                    unsure += keys
         if segment is None and header is not None and synced is not None and synced.end_seq > header.first_seq:
             first = Mark(header.first_seq, header.size, header.created_ms)
             segment = self._add(file, header.epoch, first, Ended(file.ordinal, first.offset, first.seq))
@@ -244,6 +273,10 @@ class _Recovery:
         if end is None:
             self._look_behind(file, segment)
         if segment is not None:
+            # Where the disk does not take them, they stay pending. But who publishes them again, for want of an answer,
+            # is not told that they are kept.
+            if secure(self._disk, self._path(file.ordinal), synced_bytes, segment.end_bytes):
+                self.keys.add(unsure)
             self._cut(segment)
         return segment is not None
 
@@ -281,12 +314,6 @@ class _Recovery:
             newest_ms = header.created_ms
         return Mark(header.first_seq, header.size, newest_ms)
 
-    def _load_keys(self, block: bytes) -> None:
-        # A batch that a whole block holds and this version cannot read was nevertheless written: its key is unknown,
-        # which can at worst record it twice.
-        with contextlib.suppress(WireError):
-            self.keys.add([read_key(batch) for batch in split_block(block)[1]])
-
     def _cut(self, segment: Segment) -> None:
         """Gives back the room behind a segment's end, and with it what was torn there."""
         if segment.size_bytes - segment.end_bytes >= CUT_FROM_BYTES:
@@ -296,3 +323,11 @@ class _Recovery:
 
     def _path(self, ordinal: int) -> Path:
         return self._directory / segment_name(ordinal)
+
+
+def _keys(block: bytes) -> list[BatchKey]:
+    """Of its batches. One that a whole block holds and this version cannot read was nevertheless written: its key is
+    unknown, which can at worst record it twice."""
+    with contextlib.suppress(WireError):
+        return [read_key(batch) for batch in split_block(block)[1]]
+    return []

@@ -41,6 +41,11 @@ class SimulatedDisk:
         self._off = False
         self._write_errors: dict[str, list[int]] = {"segment": [], "state": [], "reserve": []}
         self._create_errors: list[int] = []
+        self._is_killing = False
+        self._in_memory: list[tuple[Path, int, bytes]] = []
+        """What a killed process wrote and nobody synced: path, offset, and what the medium has there."""
+        self.deaf: set[Path] = set()
+        """Files that cannot be read at the moment."""
 
     # What tests do to it
 
@@ -56,6 +61,18 @@ class SimulatedDisk:
             errors.clear()
         self._create_errors.clear()
         self._locked.clear()
+
+    def kill_in_write(self) -> None:
+        """The process is killed in its next write to a segment, which is whole then, in the system's memory only."""
+        self._is_killing = True
+
+    def fail_power(self) -> None:
+        """Whatever is only in memory is gone."""
+        for path, offset, before in reversed(self._in_memory):
+            if path in self.files:
+                self.files[path][offset : offset + len(before)] = before
+        self._in_memory.clear()
+        self._off = True
 
     def hold_writes(self) -> Gate:
         """The next write to a segment waits at the gate until it is opened."""
@@ -133,7 +150,7 @@ class SimulatedDisk:
             self._check_power()
             if path not in self.files:
                 raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-            if self.unreadable:
+            if self.unreadable or path in self.deaf:
                 raise OSError(errno.EIO, "unreadable disk", str(path))
             sectors = range(offset // SECTOR_BYTES, -(-(offset + length) // SECTOR_BYTES))
             if self.bad_sectors and any((path, sector) in self.bad_sectors for sector in sectors):
@@ -178,11 +195,19 @@ class SimulatedDisk:
             errors = self._write_errors["segment" if path.suffix == ".seg" else path.stem]
             number = errors.pop(0) if errors else 0
             content = self.files.get(path, bytearray())  # a removed file can still be written to
+            if self._is_killing and path.suffix == ".seg":
+                self._is_killing, self._off = False, True
+                self._in_memory.append((path, offset, bytes(content[offset : offset + len(data)])))
+                content[offset : offset + len(data)] = data
+                raise OSError(errno.EIO, "killed", str(path))
             for first, end in self._written(len(data), whole=powered and not number):
                 content[offset + first : offset + end] = data[first:end]
             self._check_power()
             if number:
                 raise OSError(number, "simulated", str(path))
+            self._in_memory = [
+                held for held in self._in_memory if held[0] != path or not offset <= held[1] < offset + len(data)
+            ]
 
     def _wait(self, call: str) -> None:
         if call in self._held and threading.current_thread().name.startswith("log-keeper"):
