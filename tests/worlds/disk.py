@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from protocols.block import HEAD_BYTES, MAGIC, BlockHead, check_block, read_head
+from protocols.block import MAGIC, BlockHead, check_block, read_head
 from protocols.errors import WireError
 from sync.log.segment import MAGIC as SEGMENT_MAGIC
 from sync.log.segment import header_size
@@ -43,6 +43,10 @@ class WorldDisk(SimulatedDisk):
         """True: nothing can be made."""
         self.on_power_cut: Callable[[], None] = lambda: None
         """Told in the middle of the change in which it goes."""
+        self.is_killed = False
+        """While True, what is written stands in the system's memory alone."""
+        self._volatile: list[tuple[Path, int, bytes]] = []
+        """Where, and what the disk has there."""
         self._on_block = on_block
 
     def call_s(self) -> float:
@@ -64,30 +68,39 @@ class WorldDisk(SimulatedDisk):
         if self.write_trouble and self.random.random() < self.write_trouble:
             kind = "segment" if path.suffix == ".seg" else "state"
             self.fail_writes(self.random.choice((errno.EIO, errno.ENOSPC)), to=kind)  # type: ignore[arg-type]
+        before = bytes(self.files.get(path, b"")[offset : offset + len(data)])
         try:
             super().write(path, data, offset)
         except OSError:
             self._tell(path, data, synced=False)
             raise
-        self._tell(path, data, synced=True)
+        if self.is_killed:
+            self._volatile.append((path, offset, before))
+        else:
+            end = offset + len(data)
+            self._volatile = [
+                each
+                for each in self._volatile
+                if each[0] != path or not offset <= each[1] <= each[1] + len(each[2]) <= end
+            ]
+        self._tell(path, data, synced=not self.is_killed)
+
+    def lose_memory(self) -> None:
+        """Power goes: of what only the system's memory holds, some is gone."""
+        for path, offset, before in reversed(self._volatile):
+            if path in self.files and self.random.random() < 0.5:
+                self.files[path][offset : offset + len(before)] = before
+        self._volatile.clear()
 
     def _tell(self, path: Path, data: bytes, *, synced: bool) -> None:
         if path.suffix != ".seg":
             return
-        at = header_size(data) if data[:4] == SEGMENT_MAGIC else 0
-        while len(data) - at >= HEAD_BYTES:
-            head = read_head(data, at)
+        for at, head in _blocks(data, header_size(data) if data[:4] == SEGMENT_MAGIC else 0):
             self._on_block(Held(data[at : at + head.size], head, synced, path.name))
-            at += head.size
 
     def stay_on(self) -> None:
         """No power cut comes any more."""
         self._operations_left = None
-
-    def holds(self, place: tuple[int, int]) -> bool:
-        """Whether a record stands in a whole block somewhere."""
-        epoch, seq = place
-        return any(head.epoch == epoch and head.first_seq <= seq < head.end_seq for _, _, head in self.blocks())
 
     def image(self) -> dict[Path, bytes]:
         """A copy of all of it, as of an idle disk."""
@@ -102,13 +115,18 @@ class WorldDisk(SimulatedDisk):
         found: list[tuple[Path, int, BlockHead]] = []
         for path in self.segments():
             content = bytes(self.files[path])
-            at = content.find(MAGIC)
-            while at >= 0:
-                head = _whole(content, at)
-                if head is not None:
-                    found.append((path, at, head))
-                at = content.find(MAGIC, at + (head.size if head else 1))
+            found += [(path, at, head) for at, head in _blocks(content, 0)]
         return found
+
+
+def _blocks(content: bytes, start: int) -> Iterator[tuple[int, BlockHead]]:
+    """The whole ones, in order, with what is damaged between them passed over."""
+    at = content.find(MAGIC, start)
+    while at >= 0:
+        head = _whole(content, at)
+        if head is not None:
+            yield at, head
+        at = content.find(MAGIC, at + (head.size if head is not None else 1))
 
 
 def _whole(content: bytes, at: int) -> BlockHead | None:

@@ -54,7 +54,6 @@ class Gateway:
         self.trace = trace
         self.book = GatewayBook(name, laws, trace)
         self.disk = WorldDisk(rng.getrandbits(32), rng, self.book.on_block)
-        self.book.is_on_disk = self.disk.holds
         self.clock = MachineClock(lambda: loop.now, rng)
         self.path = Path(loop, name, rng, trace)
         self.settings = LogSettings(
@@ -71,9 +70,7 @@ class Gateway:
         self.lives = 0
 
     def boot(self) -> None:
-        """Its disk can be read by then: a log that is opened while it cannot leaves segments out."""
         if self.life is None:
-            self.disk.unreadable = False
             self.lives += 1
             self.life = Life(self, self.lives)
 
@@ -105,10 +102,14 @@ class Gateway:
         calls = list(life.process.calls)
         life.process.kill()
         self.disk.on_power_cut = lambda: None
+        if power:
+            self.disk.lose_memory()
+        self.disk.is_killed = not power
         for call in calls:
             self.disk.cut_power_after(self.random.randrange(4))
             with contextlib.suppress(OSError):
                 call()
+        self.disk.is_killed = False
         self.disk.restart()
         for connection in self.path.connections:
             if connection.gateway.owner is life.process:

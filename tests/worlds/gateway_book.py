@@ -53,7 +53,6 @@ class GatewayBook:
         self.acknowledged_names: set[Name] = set()
         self.has: Callable[[int, int, int], bool] = lambda epoch, first, end: True
         """Whether the cloud has these records for good."""
-        self.is_on_disk: Callable[[Place], bool] = lambda place: False
         self.state_harmed = False
         """What the log remembers beside its blocks was damaged, or is older than they are."""
         self._laws = laws
@@ -86,22 +85,10 @@ class GatewayBook:
 
     def acknowledged(self, names: list[Name]) -> None:
         for name in names:
-            if name not in self.places and not self._was_recovered(name):
+            if name not in self.places:
                 self._laws.broken("acknowledged means on disk", f"{self.name} told {name}, which is not synced")
         self._trace.add(self.name, "acknowledged", *(f"{device}/{number}" for device, number in names))
         self.acknowledged_names.update(names)
-
-    def _was_recovered(self, name: Name) -> bool:
-        """A write that was cut off may have been whole; who opens the log then finds it, and may send it on."""
-        found = [
-            place
-            for place, record in self.records.items()
-            if record.name == name and (self.is_on_disk(place) or self.has(place[0], place[1], place[1] + 1))
-        ]
-        for place in found:
-            self.records[place].synced = True
-            self.places.setdefault(name, []).append(place)
-        return bool(found)
 
     def harm(self, epoch: int, first: int, end: int) -> None:
         """The block of these records is damaged on the disk."""
