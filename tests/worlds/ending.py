@@ -103,7 +103,8 @@ def _check_repeats(laws: Laws, gateway: Gateway, cloud: Cloud, arrived: dict[Nam
         if not record.synced and cloud.book.has(source, *place):
             places.setdefault(record.name, set()).add(place)
     for name, known in places.items():
-        if any(gateway.book.records[place].excused or gateway.book.records[place].harmed for place in known):
+        records = [gateway.book.records[place] for place in known]
+        if any(record.excused or record.harmed or record.unsure for record in records):
             continue  # what knew its key is gone
         if len(known) > arrived.get(name, 1):
             laws.broken("what is sent once is recorded once", f"{name} at {sorted(known)}")

@@ -29,6 +29,8 @@ class Record(msgspec.Struct):
     """Lost with a disk that was replaced by an older copy: nobody can tell of it."""
     harmed: bool = False
     """Its block was damaged on the disk."""
+    unsure: bool = False
+    """Found whole by who opened the log, and writing it once more failed too: its batch may be recorded again."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -77,6 +79,7 @@ class GatewayBook:
             self._laws.broken("a number is given once", f"{self.name} {place}: {known.name}, then {name}")
             return
         elif known.synced or not synced:
+            known.unsure |= not synced
             return
         else:
             known.synced = True
