@@ -12,6 +12,7 @@ import pytest
 
 from protocols.block import open_block
 from protocols.messages import GapKind, Priority
+from sync.log.eviction import victim
 from sync.log.log import Log, LogError, LogFullError
 from sync.log.settings import STATE_BYTES
 from tests.sync.log.making import (
@@ -36,16 +37,35 @@ async def append(log: Log, n: int, noise: bytes, priority: Priority = TELEMETRY)
 
 
 async def append_until_full(log: Log, noise: bytes, priority: Priority, first: int = 0) -> int:
-    for n in range(first, first + 200):
+    """How many it took: full is a log that refuses also when housekeeping is at rest."""
+    n = first
+    while n < first + 200:
         try:
             await append(log, n, noise, priority)
         except LogFullError:
-            return n - first
+            await at_rest(log)
+            try:
+                await append(log, n, noise, priority)
+            except LogFullError:
+                return n - first
+        n += 1
     raise AssertionError("the log never was full")
 
 
+async def at_rest(log: Log) -> None:
+    """Until housekeeping has a segment in hand and one in reserve, or nothing may go for them: it evicts by itself,
+    after the append that took the last one."""
+    keeper = log._keeper
+    async with asyncio.timeout(20):
+        while keeper._lacks_reserve or not keeper.spares:
+            if victim(log._catalog, may_rewrite=keeper._has_reserve) is None and not log._catalog.done():
+                return
+            await asyncio.sleep(0.001)
+
+
 async def left(log: Log) -> dict[Priority, list[int]]:
-    """Numbers of the entries that are pending, by priority."""
+    """Numbers of the entries that are pending, by priority, once no more of them are on their way out."""
+    await at_rest(log)
     reader = log.reader("check")
     found: dict[Priority, list[int]] = {priority: [] for priority in Priority}
     for run, n in keys_of(await read_all(reader)):
