@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,10 @@ import msgspec
 
 from protocols.block import MAGIC, BlockHead, check_block, read_head
 from protocols.errors import WireError
+from sync.log.recovery import read_state
 from sync.log.segment import MAGIC as SEGMENT_MAGIC
 from sync.log.segment import header_size
+from sync.log.state import State, state_names
 from tests.sync.log.simulated_disk import SimulatedDisk
 
 FOLDER: Final = Path("/site/log")
@@ -47,6 +50,8 @@ class WorldDisk(SimulatedDisk):
         """While True, what is written stands in the system's memory alone."""
         self._volatile: list[tuple[Path, int, bytes]] = []
         """Where, and what the disk has there."""
+        self.on_remove: Callable[[list[BlockHead], State | None], None] = lambda heads, state: None
+        """Told of the whole blocks of each segment that is to go, and what the log's state says then."""
         self._on_block = on_block
 
     def call_s(self) -> float:
@@ -63,6 +68,17 @@ class WorldDisk(SimulatedDisk):
         if self.full:
             raise OSError(errno.ENOSPC, "no space left on device", str(path))
         super().create(path, size_bytes)
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            heads = [head for _, head in _blocks(bytes(self.files.get(path, b"")), 0)] if path.suffix == ".seg" else []
+            if heads:
+                _, state = read_state(functools.partial(self._raw, FOLDER / name) for name in state_names())
+                self.on_remove(heads, state)
+        super().remove(paths)
+
+    def _raw(self, path: Path, offset: int, length: int) -> bytes:
+        return bytes(self.files.get(path, b"")[offset : offset + length])
 
     def write(self, path: Path, data: bytes, offset: int) -> None:
         if self.write_trouble and self.random.random() < self.write_trouble:

@@ -54,6 +54,7 @@ class Gateway:
         self.trace = trace
         self.book = GatewayBook(name, laws, trace)
         self.disk = WorldDisk(rng.getrandbits(32), rng, self.book.on_block)
+        self.disk.on_remove = self.book.removed
         self.clock = MachineClock(lambda: loop.now, rng)
         self.path = Path(loop, name, rng, trace)
         self.settings = LogSettings(

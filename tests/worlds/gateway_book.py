@@ -9,6 +9,8 @@ import msgspec
 
 from protocols.block import BlockHead, open_block
 from protocols.messages import Priority
+from sync.log.state import State
+from sync.ranges import Ranges
 from tests.worlds.devices import Name, name_of
 from tests.worlds.disk import Held
 from tests.worlds.laws import Laws
@@ -92,6 +94,24 @@ class GatewayBook:
                 self._laws.broken("acknowledged means on disk", f"{self.name} told {name}, which is not synced")
         self._trace.add(self.name, "acknowledged", *(f"{device}/{number}" for device, number in names))
         self.acknowledged_names.update(names)
+
+    def removed(self, heads: list[BlockHead], state: State | None) -> None:
+        """A segment with these blocks goes."""
+        if self.state_harmed:
+            return
+        known = {one.epoch: one for one in state.epochs} if state is not None else {}
+        for head in heads:
+            places = [(head.epoch, seq) for seq in range(head.first_seq, head.end_seq)]
+            if not all(place in self.records and self.records[place].synced for place in places):
+                continue  # of a write that failed: never acknowledged
+            one = known.get(head.epoch)
+            parts = (one.accepted, one.evicted, one.damaged) if one is not None else ()
+            told = Ranges(part for steps in parts for part in Ranges.of_steps(steps))
+            if one is None or not (told.covers(head.first_seq, head.end_seq) or head.end_seq <= one.folded.seq):
+                self._laws.broken(
+                    "removed once the state says what became of it",
+                    f"{self.name} {head.epoch:x} [{head.first_seq}, {head.end_seq})",
+                )
 
     def harm(self, epoch: int, first: int, end: int) -> None:
         """The block of these records is damaged on the disk."""
