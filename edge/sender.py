@@ -138,7 +138,7 @@ class Sender:
     def _take_live(self, room: Room) -> Parcel | None:
         if not room.bytes_max or self._follow is None or self._backfill is None:
             return None
-        blocks = self._follow.take(room.blocks_max, room.bytes_max)
+        blocks = self._pending(self._follow.take, room.blocks_max, room.bytes_max)
         if not blocks:
             return None
         size = self._send(blocks)
@@ -150,7 +150,7 @@ class Sender:
     def _take_backfill(self, room: Room) -> Parcel | None:
         if not room.backfill_bytes_max or self._backfill is None:
             return None
-        blocks = self._backfill.take(room.blocks_max, room.backfill_bytes_max)
+        blocks = self._pending(self._backfill.take, room.blocks_max, room.backfill_bytes_max)
         if not blocks:
             return None
         sent = self._sent
@@ -158,6 +158,14 @@ class Sender:
         self._backfilled += self._sent - sent
         self._owed_bytes = max(0, self._owed_bytes - size)
         return Parcel(Lane.BACKFILL, blocks)
+
+    def _pending(self, take: Callable[[int, int], list[bytes]], blocks_max: int, bytes_max: int) -> list[bytes]:
+        """What `take` gives, but for blocks that were evicted since they were read ahead: they are gaps by now."""
+        while blocks := take(blocks_max, bytes_max):
+            left = [block for block in blocks if self._log.is_pending(read_head(block))]
+            if left:
+                return left
+        return []
 
     def _send(self, blocks: Sequence[bytes]) -> int:
         """Notes that they are in flight; their size in bytes."""

@@ -97,6 +97,10 @@ class Catalog:
         if epoch is not None:
             epoch.in_flight.add(first_seq, min(end_seq, epoch.end_seq))
 
+    def is_pending(self, epoch_id: int, first_seq: int, end_seq: int) -> bool:
+        epoch = self.epochs.get(epoch_id)
+        return epoch is not None and not epoch.settled.covers(max(first_seq, epoch.folded.seq), end_seq)
+
     def nothing_in_flight(self) -> None:
         for epoch in self.epochs.values():
             if epoch.in_flight.parts:

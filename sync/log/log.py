@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+from protocols.block import BlockHead
 from protocols.messages import Gap, GapKind, Priority
 from sync.log.accounting import EpochAccounting, LogAccounting
 from sync.log.commit import GroupCommit
@@ -220,6 +221,10 @@ class Log:
         """The records [first_seq, end_seq) of this epoch are in flight, until they are accepted or nothing is: they are
         not evicted meanwhile, and in no stretch."""
         self._catalog.sending(epoch, first_seq, end_seq)
+
+    def is_pending(self, head: BlockHead) -> bool:
+        """Whether some record of this block is neither accepted nor lost."""
+        return self._catalog.is_pending(head.epoch, head.first_seq, head.end_seq)
 
     def nothing_in_flight(self) -> None:
         """The connection is gone, and with it whatever had no answer."""

@@ -98,6 +98,20 @@ async def test_what_was_there_before_the_connection_is_backfill_and_what_comes_i
         assert await site.rest() == live(5)
 
 
+@pytest.mark.parametrize("lane", Lane)
+async def test_what_was_settled_before_its_turn_is_not_sent(lane: Lane) -> None:
+    """It may have been evicted: what is in flight must not be a gap."""
+    async with at_site() as site:
+        if lane is Lane.LIVE:
+            site.begin()
+        await site.add(4)
+        if lane is Lane.BACKFILL:
+            site.begin()
+        assert numbers(await site.take(ONE)) == [0]
+        site.log.accept(site.log.epoch, 1, 3)
+        assert await site.rest(ONE) == [(lane, 3)]
+
+
 async def test_live_goes_on_while_backfill_has_no_credit() -> None:
     async with at_site() as site:
         await site.add(3)
