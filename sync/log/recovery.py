@@ -270,6 +270,7 @@ class _Recovery:
             self._damaged.append((segment, segment.end_seq, synced.end_seq))
             self.catalog.epochs[segment.epoch].end_seq = segment.end_seq = synced.end_seq
             segment.end_bytes = synced.end_bytes
+        tails = len(self._tails)
         if end is None:
             self._look_behind(file, segment)
         if segment is not None:
@@ -277,7 +278,8 @@ class _Recovery:
             # is not told that they are kept.
             if secure(self._disk, self._path(file.ordinal), synced_bytes, segment.end_bytes):
                 self.keys.add(unsure)
-            self._cut(segment)
+            if len(self._tails) == tails:  # a tail stays until its gap is durable: the next opening may have to tell
+                self._cut(segment)
         return segment is not None
 
     def _synced(self, ordinal: int) -> Ended | None:
