@@ -4,4 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-SEEDS: Final[dict[int, str]] = {}
+SEEDS: Final[dict[int, str]] = {
+    1236: "a block that was evicted before its turn was sent as live",
+    1997: "the same, in another world",
+    2229: "a torn tail was cut off before its gap was durable, and the process killed in between",
+}
