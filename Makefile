@@ -137,4 +137,4 @@ clients:
 	PATH=$$PATH:/sbin command -v mkfs.ext4 > /dev/null || missing="$$missing e2fsprogs"; \
 	if [ -n "$$missing" ]; then $(call need,$$missing); fi
 
-.PHONY: help run reset test check worlds faults bench docs lock style types pure python clients
+.PHONY: help run reset test check worlds bugs faults bench docs lock style types pure python clients

@@ -32,6 +32,7 @@ class Offset(float):
 def decode(kind: type, value: Any) -> Any:
     """For `tidegate.config.load`. Raises ValueError."""
     if kind not in (Span, Offset):
+        # msgspec's way to be told that a decoder does not know a type: a defect of the format, never of a file.
         raise NotImplementedError(f"a scenario has no field of type {kind}")
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if found is None or (kind is Span and found[1]):

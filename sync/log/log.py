@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from protocols.block import BlockHead
 from protocols.messages import Gap, GapKind, Priority
@@ -33,7 +33,7 @@ from sync.log.oldest import OldestPending
 from sync.log.reader import LogReader
 from sync.log.recovery import Recovered, recover
 from sync.log.segment import Mark, Segment
-from sync.log.settings import SEGMENTS_MIN, STATE_BYTES, TAIL_BYTES_MAX, LogSettings
+from sync.log.settings import OPEN_WAITS_S, SEGMENTS_MIN, STATE_BYTES, TAIL_BYTES_MAX, LogSettings
 from sync.log.source import Place, Source
 from sync.log.stretch import Stretch, StretchReader, stretches
 from sync.log.tail import Position, Tail
@@ -62,8 +62,6 @@ __all__ = [
 ]
 
 LOCK_NAME = "lock"
-OPEN_WAITS_S: Final = (0.2, 0.5, 1.0)
-"""Before a start goes on without a segment that the disk does not read: one that is just coming up needs about that."""
 
 logger = get_logger("sync.log")
 

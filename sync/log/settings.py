@@ -52,6 +52,9 @@ QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 TAIL_BYTES_MAX: Final = 4 * 1024 * 1024
 """The newest blocks, kept in memory: a reader that keeps up never reads the disk."""
 
+OPEN_WAITS_S: Final = (0.2, 0.5, 1.0)
+"""Before a start goes on without a segment that the disk does not read: one that is just coming up needs about that."""
+
 READ_BYTES: Final = 1024 * 1024
 """One read of the disk: large enough that the system call does not count, small beside the gateway's memory."""
 
