@@ -131,6 +131,10 @@ python:
 clients:
 	@missing=; \
 	command -v mosquitto_pub > /dev/null || missing="$$missing mosquitto-clients"; \
+	PATH=$$PATH:/usr/sbin command -v mosquitto > /dev/null || missing="$$missing mosquitto"; \
+	command -v coap-client > /dev/null || missing="$$missing libcoap3-bin"; \
+	command -v socat > /dev/null || missing="$$missing socat"; \
+	command -v nc > /dev/null || missing="$$missing netcat-openbsd"; \
 	command -v curl > /dev/null || missing="$$missing curl"; \
 	command -v faketime > /dev/null || missing="$$missing faketime"; \
 	command -v strace > /dev/null || missing="$$missing strace"; \
