@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from starlette.routing import WebSocketRoute
 
 from cloud import where
+from cloud.apart import Apart
 from cloud.api.app import create_app
 from cloud.api.context import ApiContext, ApiSettings
 from cloud.config import JETSTREAM_BYTES_MIN, CloudConfig
@@ -31,16 +33,16 @@ from cloud.metrics import PipelineMetrics
 from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
+from cloud.services.catalog import PIPELINE, pipeline_service
 from cloud.services.credit import CreditWatch
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
-from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
 from cloud.services.replay import InboxReplay
 from cloud.services.runner import ServiceRunner
 from cloud.services.standings import Standings
-from cloud.services.transponder import Transponder
 from cloud.topics import ROUTABLE, TOPICS
+from protocols.messages import Lane
 from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
 from sync.link.server import unix_ms
@@ -113,10 +115,19 @@ class _Process:
     async def run(self, http: HttpServer | None, stop: asyncio.Event, engines: Engines) -> None:
         inner: dict[str, Run] = {"engines": engines.supervise, "registry": self._feed.run}
         outer: dict[str, Run] = {}
-        if "processor" in self._services:
-            inner["processor"] = self._service(ServiceRunner(Processor(self._feed), self._bus, self._store))
-        if "transponder" in self._services:
-            inner["transponder"] = self._service(ServiceRunner(Transponder(unix_ms), self._bus, self._store))
+        if pipeline := [name for name in PIPELINE if name in self._services]:
+            for name in pipeline:
+                service = pipeline_service(name, self._feed)
+                runner = ServiceRunner(service, self._bus, self._store, lanes=(Lane.LIVE,))
+                inner[name] = runner.run
+                self._monitoring.count(partial(_labelled, name, runner.counts))
+            apart = Apart(engines.database_url, engines.nats_url, pipeline, self._config.log_level)
+            inner["backfill"] = apart.run
+            self._monitoring.count(
+                lambda: {
+                    at: n for name in pipeline for at, n in _labelled(f"{name} backfill", apart.counts(name)).items()
+                }
+            )
         if "replay" in self._services:
             replay = InboxReplay(self._feed, self._bus, self._store)
             self._feed.on_change(replay.want)
@@ -135,10 +146,6 @@ class _Process:
             self._monitoring.table(metrics.read, metrics.collect)
         self._monitoring.ready = True
         await _run_in_order(outer, inner, stop)
-
-    def _service(self, runner: ServiceRunner) -> Run:
-        self._monitoring.count(lambda: _labelled(runner.name, runner.counts))
-        return runner.run
 
     async def _http(self, http: HttpServer) -> Run:
         public_url = self._config.http.public_url

@@ -19,8 +19,8 @@ T = TypeVar("T")
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 CONNECTIONS_MAX: Final = 12
-"""Of one process: two lanes of two services and three shipments of the receiver hold seven, the rest is for the API; 8
-processes fit in PostgreSQL's default of 100."""
+"""Of one process: two services and three shipments of the receiver hold five, the rest is for the API. Five processes,
+each with the one that it has for backfill, fit in PostgreSQL's default of 100."""
 CONNECT_TIMEOUT_S: Final = 10.0
 """To open a connection: a reachable server answers in milliseconds, one in crash recovery refuses at once."""
 ACQUIRE_TIMEOUT_S: Final = 30.0

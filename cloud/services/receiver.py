@@ -23,7 +23,7 @@ from sync.bus.contract import Bus, BusFullError
 from sync.link.frames import Span
 from sync.ranges import Ranges
 
-SHIPMENT_BYTES: Final = {Lane.LIVE: SHIPMENT_BYTES_MAX // 4, Lane.BACKFILL: 24 * 1024}
+SHIPMENT_BYTES: Final = {Lane.LIVE: SHIPMENT_BYTES_MAX // 4, Lane.BACKFILL: 64 * 1024}
 """Coalesced up to this size and cut at it, so that one shipment stays a fraction of a second of work; of backfill a
 smaller one, as live messages wait meanwhile for the cores."""
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024

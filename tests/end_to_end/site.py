@@ -286,6 +286,18 @@ class Site:
     async def link_is_up(self) -> bool:
         return bool((await self.gateway_status())["link"]["state"] == "up")
 
+    async def gateway_knows(self, device: Mapping[str, Any]) -> bool:
+        """Whether the credential of a roster's device has reached the gateway."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", device["port"])
+        name, password = device["name"].encode(), device["password"].encode()
+        parts = [b"\x00\x04MQTT\x04\xc2\x00\x3c"] + [len(p).to_bytes(2, "big") + p for p in (name, name, password)]
+        body = b"".join(parts)
+        writer.write(b"\x10" + bytes([len(body)]) + body)
+        answer = await reader.read(4)
+        writer.close()
+        await writer.wait_closed()
+        return answer == b"\x20\x02\x00\x00"
+
     async def until(self, condition: Callable[[], Any], within_s: float = READY_S) -> None:
         await until(condition, within_s)
 

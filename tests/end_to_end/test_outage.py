@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ async def test_memory_is_flat_over_the_backlog_and_it_drains_with_progress(tmp_p
     async with Site(tmp_path) as site:
         await site.set_up()
         roster = await site.add_devices("plain", 50)
-        await site.until(lambda: _knows(site, roster[-1]))
+        await site.until(lambda: site.gateway_knows(roster[-1]))
         assert await site.cloud.stop() == 0
         await _buffer(site, roster, BACKLOG // 10)
         early = site.gateway.rss_bytes()
@@ -53,7 +52,7 @@ async def test_a_gateway_that_starts_without_the_cloud_records_at_once(tmp_path:
     async with Site(tmp_path) as site:
         await site.set_up()
         roster = await site.add_devices("keyed", 5)
-        await site.until(lambda: _knows(site, roster[-1]))
+        await site.until(lambda: site.gateway_knows(roster[-1]))
         await site.gateway.stop()
         await site.cloud.stop()
         await site.start_gateway()
@@ -78,16 +77,3 @@ async def _buffer(site: Site, roster: list[dict[str, object]], messages: int) ->
     )
     assert code == 0, fleet
     assert fleet["fleet"]["acknowledged"] == messages
-
-
-async def _knows(site: Site, device: dict[str, object]) -> bool:
-    """Whether the device's credential has reached the gateway."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(str(device["port"])))
-    name, password = str(device["name"]).encode(), str(device["password"]).encode()
-    parts = [b"\x00\x04MQTT\x04\xc2\x00\x3c"] + [len(p).to_bytes(2, "big") + p for p in (name, name, password)]
-    body = b"".join(parts)
-    writer.write(b"\x10" + bytes([len(body)]) + body)
-    answer = await reader.read(4)
-    writer.close()
-    await writer.wait_closed()
-    return answer == b"\x20\x02\x00\x00"
