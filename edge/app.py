@@ -12,21 +12,21 @@ import random
 import resource
 import secrets
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edge.anchors import Anchors, FolderFile
 from edge.background import Background, restarted
 from edge.books import GatewayBooks
-from edge.config import EdgeConfig, MqttConfig
-from edge.credentials import Credentials
+from edge.config import EdgeConfig
 from edge.data_folder import DataFolder, Running
 from edge.downlink import GatewayDownlink
 from edge.identity import Identity, load_identity
+from edge.listeners.catalog import make_listener
 from edge.listeners.clock import GatewayClock, SystemClock
 from edge.listeners.collector import Collector
-from edge.listeners.mqtt import MqttListener, TlsFiles
-from edge.listeners.priorities import Priorities
+from edge.listeners.listener import Shared
 from edge.recorder import CHANNEL, Recorder
 from edge.recorder import TOPIC as INBOUND
 from edge.replica import Replica
@@ -36,7 +36,6 @@ from edge.sender import Sender
 from edge.status.accounting import Parts, refused_records
 from edge.status.server import StatusServer
 from edge.status.view import GatewayView, MessageView
-from protocols.messages import Priority
 from sync.bus.contract import BusError, TopicSpec
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
@@ -72,7 +71,7 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
             f"the gateway of {config.data_dir} is not enrolled",
             f"tidegate-edge enroll https://CLOUD --token TOKEN --data {config.data_dir}",
         )
-    _allow_files(FILES_MAX + sum(listener.connections_max for listener in config.mqtt))
+    _allow_files(FILES_MAX + sum(listener.files_max for _, listener in config.listeners))
     system, background, seen = SystemClock(), Background(), MessageView()
     async with contextlib.AsyncExitStack() as up:
         folder = up.enter_context(contextlib.closing(DataFolder(config.data_dir)))
@@ -100,10 +99,10 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
         up.push_async_callback(parts.downlink.close)
         parts.downlink.check_networks()
         await up.enter_async_context(_linked(parts.link))
-        ports = {listener.name: listener.port for listener in parts.listeners}
+        ports = {listener.name: listener.port for listener in parts.listeners if listener.port}
         folder.tell(Running(os.getpid(), status.url, ports, _endpoint(config)))
         _settle_memory()
-        _log.info("gateway is up", status=status.url, mqtt=ports, epoch=f"{log.epoch:016x}")
+        _log.info("gateway is up", status=status.url, ports=ports, epoch=f"{log.epoch:016x}")
         await background.until(stop)
         view.is_stopping = True
         _log.info("stopping")
@@ -121,7 +120,10 @@ def _parts(
 ) -> Parts:
     """What works on them; nothing runs yet."""
     collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
-    listeners = [_listener(mqtt, replica, collector, seen) for mqtt in config.mqtt]
+    shared = Shared(replica.registry, collector, config.data_dir)
+    listeners = [make_listener(kind, listener, shared) for kind, listener in config.listeners]
+    for listener in listeners:
+        listener.refusals.watch = partial(seen.add_refused, listener.name, listener.network_id)
     downlink = GatewayDownlink(replica, listeners, true_ms=clock.true_ms)
     monotonic_s = asyncio.get_running_loop().time
     sender = Sender(log, log.accept, monotonic_s=monotonic_s)
@@ -197,24 +199,6 @@ def _open_hub(config: EdgeConfig) -> ZeroMqHub:
         return ZeroMqHub(topics, endpoint=endpoint)
     except BusError as error:
         raise UserError(str(error), "set bus.endpoint to one that is free") from None
-
-
-def _listener(mqtt: MqttConfig, replica: Replica, collector: Collector, seen: MessageView) -> MqttListener:
-    listener = MqttListener(
-        mqtt.name,
-        mqtt.network,
-        mqtt.host,
-        mqtt.port,
-        Credentials(replica.registry, mqtt.network),
-        collector,
-        tls=TlsFiles(Path(mqtt.tls_cert), Path(mqtt.tls_key)) if mqtt.tls_cert else None,
-        connections_max=mqtt.connections_max,
-        priorities=Priorities(
-            [(topic, Priority[rule.priority.upper()]) for rule in mqtt.priorities for topic in rule.topics]
-        ),
-    )
-    listener.refusals.watch = lambda refused: seen.add_refused(mqtt.name, mqtt.network, refused)
-    return listener
 
 
 def _link(

@@ -17,11 +17,14 @@ CODES_MAX: Final = 64
 """Reasons for refusing that are counted; there are a dozen."""
 
 
-class Listener(Protocol):
-    """Whoever turns devices' messages away."""
+class Refusing(Protocol):
+    """Whoever turns devices' messages away: a listener."""
 
-    network_id: str
-    refusals: Refusals
+    @property
+    def network_id(self) -> str: ...
+
+    @property
+    def refusals(self) -> Refusals: ...
 
 
 class GatewayBooks:
@@ -31,7 +34,7 @@ class GatewayBooks:
         self,
         log: Log,
         anchors: Anchors,
-        listeners: Sequence[Listener],
+        listeners: Sequence[Refusing],
         *,
         refused: Callable[[], Mapping[str, int]],
         true_ms: Callable[[], int],

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from protocols.errors import WireError
-from protocols.mqtt.topics import decode_filter
+from edge.listeners.catalog import KINDS
+from edge.listeners.config import ListenerConfig, Port
+from edge.listeners.mqtt_config import MqttConfig
 from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 
 ENV_PREFIX: Final = "TIDEGATE_EDGE_"
@@ -20,12 +22,6 @@ LOG_BYTES_MIN: Final = STATE_BYTES + SEGMENTS_MIN * SEGMENT_BYTES_MIN
 
 BYTES_PER_S_MIN: Final = 1_000
 """A link that is limited to less answers no probe in time once a block of a busy second is on its way."""
-
-PRIORITIES_MAX: Final = 16
-TOPICS_MAX: Final = 64
-"""Of one rule; a device's first message to a topic is held against all of them."""
-
-Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,52 +90,6 @@ class LinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("url must begin with ws:// or wss://")
 
 
-class PriorityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which messages matter more than telemetry: what the log keeps longest when it is full, and what is sent first."""
-
-    topics: Annotated[
-        tuple[str, ...],
-        Meta(
-            min_length=1,
-            max_length=TOPICS_MAX,
-            description="MQTT topic filters; + and # stand for one level and for all that follow.",
-        ),
-    ]
-    priority: Annotated[
-        Literal["telemetry", "event", "alarm"],
-        Meta(
-            description="Of messages to these topics. Where several fit, the highest counts. Alarms are never evicted."
-        ),
-    ]
-
-    def __post_init__(self) -> None:
-        for topic in self.topics:
-            try:
-                decode_filter(topic.encode())
-            except WireError as error:
-                raise ValueError(f"topics: {topic!r}: {error.detail}") from None
-
-
-class MqttConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A listener for MQTT devices of one network."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=64, description="Name of the listener, in records and metrics.")]
-    network: Annotated[str, Meta(min_length=1, max_length=128, description="Network whose devices connect here.")]
-    host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"
-    port: Annotated[Port, Meta(description="Port to listen on; 0 takes any free one.")] = 1883
-    connections_max: Annotated[int, Meta(ge=1, le=100_000, description="Devices connected at once.")] = 10_000
-    tls_cert: Annotated[str, Meta(description="Certificate chain (PEM); empty: no TLS.")] = ""
-    tls_key: Annotated[str, Meta(description="Key of the certificate (PEM).")] = ""
-    priorities: Annotated[
-        tuple[PriorityConfig, ...],
-        Meta(max_length=PRIORITIES_MAX, description="Messages that are not telemetry, by topic."),
-    ] = ()
-
-    def __post_init__(self) -> None:
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("tls_cert and tls_key go together, and one of them is not set")
-
-
 class StatusConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The status page and API, which ask nobody for a password: they are for this machine only."""
 
@@ -174,10 +124,15 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bus: BusConfig = BusConfig()
 
     def __post_init__(self) -> None:
-        names = [listener.name for listener in self.mqtt]
+        names = [listener.name for _, listener in self.listeners]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two listeners are named {name!r}; each needs a name of its own")
+
+    @property
+    def listeners(self) -> Sequence[tuple[str, ListenerConfig]]:
+        """All of them, with their kinds (edge/listeners/catalog.py)."""
+        return [(kind, listener) for kind in KINDS for listener in getattr(self, kind)]
 
 
 def _is_on_this_machine(endpoint: str) -> bool:

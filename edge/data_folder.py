@@ -27,7 +27,7 @@ class Running(msgspec.Struct, frozen=True):
     pid: int
     status_url: str = ""
     """Base address of the status page and API; empty while it starts."""
-    mqtt_ports: dict[str, int] = {}
+    ports: dict[str, int] = {}
     """Listener to port."""
     bus: str = ""
     """Endpoint of the bus."""

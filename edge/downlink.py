@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from edge.listeners.mqtt import DeviceAbsentError, MqttListener
-from edge.listeners.mqtt_connection import DeviceGoneError
+from edge.listeners.listener import Listener
+from edge.listeners.way import CommandRefusedError, DeviceAbsentError, DeviceGoneError
 from edge.replica import Replica
 from protocols.messages import Command, CommandState
-from protocols.mqtt.errors import NotSubscribedError, WindowFullError
-from protocols.mqtt.topics import DEVICE_SPACE
 from sync.link.frames import CommandProgress
 from sync.registry import RegistryChange
 from tidegate.logs import get_logger
@@ -28,10 +26,10 @@ _log = get_logger("edge.downlink")
 
 
 class GatewayDownlink:
-    """The link's Downlink. A command goes to its device's newest connection on the topic `down/<name>`: *delivered* is
-    said at the device's PUBACK, and not sooner."""
+    """The link's Downlink. A command goes the first way there is to its device: *delivered* is said when the device's
+    protocol acknowledged it, and not sooner."""
 
-    def __init__(self, replica: Replica, listeners: Sequence[MqttListener], *, true_ms: Callable[[], int]) -> None:
+    def __init__(self, replica: Replica, listeners: Sequence[Listener], *, true_ms: Callable[[], int]) -> None:
         """`true_ms`: Unix milliseconds by the cloud's clock, which deadlines go by, whatever this machine's shows."""
         self._replica = replica
         self._listeners = listeners
@@ -51,7 +49,8 @@ class GatewayDownlink:
         self.check_networks()
 
     def check_networks(self) -> None:
-        """Warns, once, of each listener whose network the registry does not have: nobody can log in there."""
+        """Warns, once, of each listener whose network the registry does not have: nobody can log in there, and
+        what comes is of no device."""
         for listener in self._listeners:
             network = listener.network_id
             if self._replica.has_network(network):
@@ -60,7 +59,7 @@ class GatewayDownlink:
                 self._warned.add(network)
                 project = self._replica.registry.project_id
                 reason = f"network {network} is not in project {project}"
-                _log.warning("nobody can log in", listener=listener.name, reason=reason)
+                _log.warning("network is not known", listener=listener.name, reason=reason)
 
     async def command_arrived(self, command: Command) -> None:
         task = asyncio.create_task(self._carry_out(command), name=f"command {command.id}")
@@ -90,22 +89,24 @@ class GatewayDownlink:
             return CommandState.EXPIRED, "its deadline had passed when it came"
         reasons = []
         for listener, alias_key, alias in self._ways(command.device_id):
+            way = listener.way(alias_key, alias)
+            if way is None:
+                reasons.append(f"{alias_key}:{alias} is not connected to {listener.name}")
+                continue
             try:
                 async with asyncio.timeout(left_s):
-                    await listener.send(alias_key, alias, f"{DEVICE_SPACE}/{command.name}", command.payload)
+                    await way.send(command)
             except TimeoutError:
                 return CommandState.EXPIRED, "the device did not acknowledge it in time"
-            except DeviceAbsentError:
-                reasons.append(f"{alias_key}:{alias} is not connected to {listener.name}")
-            except NotSubscribedError:
-                reasons.append(f"{alias_key}:{alias} does not subscribe to {DEVICE_SPACE}/{command.name}")
-            except (WindowFullError, DeviceGoneError) as error:
+            except CommandRefusedError as error:
+                return CommandState.FAILED, str(error)
+            except (DeviceAbsentError, DeviceGoneError) as error:
                 reasons.append(str(error))
             else:
-                return CommandState.DELIVERED, ""
+                return CommandState.DELIVERED if way.confirms else CommandState.SENT, ""
         return CommandState.FAILED, "; ".join(reasons) or "the device is of no network of this gateway"
 
-    def _ways(self, device_id: int) -> Iterator[tuple[MqttListener, str, str]]:
+    def _ways(self, device_id: int) -> Iterator[tuple[Listener, str, str]]:
         device = self._replica.registry.devices.get(device_id)
         for alias in device.aliases if device is not None else ():
             for listener in self._listeners:

@@ -61,9 +61,11 @@ def rows(seen: Accounting) -> list[Mapping[str, Any]]:
     if lost := losses_line(seen):
         parts.append(("lost", lost))
     for one in seen.listeners:
-        devices = f"{one.connections:,} device{'' if one.connections == 1 else 's'}"
+        devices = f"{one.connections:,} connection{'' if one.connections == 1 else 's'}"
+        trouble = f"; {one.trouble}" if one.trouble else ""
         unknown = "" if one.network_known else f"; network {one.network} is not in project {seen.project}"
-        parts.append((f"listener {one.name}", f"{one.host}:{one.port}, {devices}, {one.recorded:,} records{unknown}"))
+        state = f"{one.kind} {one.place}, {devices}, {one.recorded:,} records{unknown}{trouble}"
+        parts.append((f"listener {one.name}", state))
     registry = seen.registry
     known = f"revision {registry.revision}, devices: {registry.devices:,}" if registry.revision else "never received"
     parts.append(("registry", known))

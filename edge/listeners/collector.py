@@ -109,7 +109,7 @@ class Collector:
 
         `origin` is shared by identity: give the same object for the same device. `waiter` is told what becomes of the
         rows, and gets back `tokens`: one a row, or none where no answer is due. A listener whose senders cannot be held
-        back (UDP) looks at `paused` first, and drops and counts what comes meanwhile.
+        back (UDP) looks at `paused` first, and drops what comes meanwhile (`refuse`).
         """
         wall_ms = self.clock.wall_ms()
         offset_ms = wall_ms - self.clock.boot_ms()
@@ -128,6 +128,10 @@ class Collector:
             self.paused = True
             for readers in self._readers:
                 readers.pause()
+
+    def refuse(self, code: str, rows: int) -> None:
+        """Counts rows that a listener dropped, as their senders cannot be held back while it is `paused`."""
+        self.counters.refused[code] = self.counters.refused.get(code, 0) + rows
 
     async def run(self) -> None:
         """Publishes until it is cancelled; what waits then is refused."""
@@ -225,7 +229,7 @@ class Collector:
         """Tells the waiters, then lets reading go on."""
         counters = self.counters
         if code:
-            counters.refused[code] = counters.refused.get(code, 0) + filling.rows
+            self.refuse(code, filling.rows)
             for waiter, owed in filling.owed.items():
                 waiter.refused(owed, code)
         else:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ssl
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from edge.credentials import Credentials
 from edge.listeners.collector import Collector
-from edge.listeners.mqtt_connection import MqttConnection, MqttCounters
+from edge.listeners.config import TlsFiles, priority_rules
+from edge.listeners.listener import ListenerCounters, Shared
+from edge.listeners.mqtt_config import MqttConfig
+from edge.listeners.mqtt_connection import MqttConnection
 from edge.listeners.priorities import NO_PRIORITIES, Priorities
 from edge.listeners.refusals import Refusals
+from edge.listeners.sockets import BACKLOG, TLS_HANDSHAKE_S, address, cannot_listen, tls_context
+from edge.listeners.way import DeviceAbsentError
 from edge.listeners.wheel import DeadlineWheel
-from tidegate.console import UserError
+from protocols.messages import Command
+from protocols.mqtt.errors import NotSubscribedError, WindowFullError
+from protocols.mqtt.topics import DEVICE_SPACE
 
 CONNECTIONS_MAX: Final = 10_000
 """Default; each takes about 10 kB here and a file descriptor."""
 
-BACKLOG: Final = 1024
-"""Connections that the kernel keeps while a whole site comes back at once."""
-
-TLS_HANDSHAKE_S: Final = 10.0
 TICK_S: Final = 1.0
 
 DRAIN_S: Final = 10.0
@@ -35,23 +33,15 @@ CLOSE_S: Final = 2.0
 """At close: for devices to take their last bytes."""
 
 
-class TlsFiles(msgspec.Struct, frozen=True):
-    """PEM files: the certificate with its chain, and its key."""
-
-    cert: Path
-    key: Path
-
-
-class DeviceAbsentError(Exception):
-    """Keep it for later: no connection of this device is open."""
-
-
 class MqttListener:
     """Devices' MQTT 3.1.1 connections of one network, into the collector.
 
     A name, `(user name's device, client identifier)`, has one connection: a second one closes the first
     [MQTT-3.1.4-2]. Client identifiers of different devices cannot meet, so no device can push out another.
     """
+
+    kind = "mqtt"
+    trouble = ""
 
     def __init__(
         self,
@@ -74,7 +64,7 @@ class MqttListener:
         self.credentials = credentials
         self.priorities = priorities
         self.collector = collector
-        self.counters = MqttCounters()
+        self.counters = ListenerCounters()
         self.refusals = Refusals(name)
         self.wheel = DeadlineWheel()
         self.paused = False
@@ -88,13 +78,17 @@ class MqttListener:
         self._empty: asyncio.Event = asyncio.Event()
 
     @property
+    def place(self) -> str:
+        return address(self.host, self.port)
+
+    @property
     def is_listening(self) -> bool:
         return self._server is not None
 
     async def start(self) -> None:
         """Listens. Raises UserError where the port or the certificate cannot be used."""
         loop = asyncio.get_running_loop()
-        context = None if self._tls is None else _tls_context(self.name, self._tls)
+        context = None if self._tls is None else tls_context(self.name, self._tls)
         try:
             self._server = await loop.create_server(
                 lambda: MqttConnection(self, loop),
@@ -105,7 +99,7 @@ class MqttListener:
                 ssl_handshake_timeout=None if context is None else TLS_HANDSHAKE_S,
             )
         except OSError as error:
-            raise _cannot_listen(self.name, self.host, self.port, error) from error
+            raise cannot_listen(self.name, self.host, self.port, error) from error
         self.port = self._server.sockets[0].getsockname()[1]
         self.collector.attach(self)
         self._turn(loop)
@@ -132,12 +126,15 @@ class MqttListener:
         self.collector.detach(self)
         await server.wait_closed()
 
+    def way(self, alias_key: str, alias: str) -> MqttWay | None:
+        return MqttWay(self, alias_key, alias) if (alias_key, alias) in self._by_device else None
+
     def send(self, alias_key: str, alias: str, topic: str, payload: bytes, *, qos: int = 1) -> asyncio.Future[None]:
         """A message to a device (`topic` below `down`), on its newest connection. The future is done at the device's
         PUBACK, or raises DeviceGoneError. Raises DeviceAbsentError, NotSubscribedError or WindowFullError."""
         connections = self._by_device.get((alias_key, alias))
         if not connections:
-            raise DeviceAbsentError(f"{alias_key}:{alias}")
+            raise DeviceAbsentError(f"{alias_key}:{alias} is not connected to {self.name}")
         return connections[-1].send(topic, payload, qos)
 
     def recheck(self) -> None:
@@ -205,25 +202,34 @@ class MqttListener:
         self.wheel.turn()
 
 
-def _tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(files.cert, files.key)
-    except (OSError, ssl.SSLError) as error:
-        remedy = "both must be readable PEM files, and the key must be the certificate's"
-        what = f"listener {name!r} cannot use tls_cert {files.cert} with tls_key {files.key}: {error}"
-        raise UserError(what, remedy) from error
-    return context
+class MqttWay:
+    """To a device on its newest connection, to the topic `down/<name>`; it has it at its PUBACK."""
+
+    confirms = True
+
+    def __init__(self, listener: MqttListener, alias_key: str, alias: str) -> None:
+        self._listener = listener
+        self._device = (alias_key, alias)
+
+    async def send(self, command: Command) -> None:
+        topic = f"{DEVICE_SPACE}/{command.name}"
+        try:
+            await self._listener.send(*self._device, topic, command.payload)
+        except NotSubscribedError:
+            raise DeviceAbsentError(f"{':'.join(self._device)} does not subscribe to {topic}") from None
+        except WindowFullError as error:
+            raise DeviceAbsentError(str(error)) from None
 
 
-def _cannot_listen(name: str, host: str, port: int, error: OSError) -> UserError:
-    where = f"listener {name!r} cannot listen on {host}:{port}"
-    if error.errno == errno.EADDRINUSE:
-        return UserError(
-            f"{where}: the port is in use",
-            f"stop what listens there (ss -ltnp 'sport = :{port}' names it), or give the listener another port",
-        )
-    if error.errno == errno.EACCES:
-        return UserError(f"{where}: not allowed", "ports below 1024 need CAP_NET_BIND_SERVICE; 1883 does not")
-    return UserError(f"{where}: {error.strerror or error}", "give the listener an address of this machine as its host")
+def make_listener(config: MqttConfig, shared: Shared) -> MqttListener:
+    return MqttListener(
+        config.name,
+        config.network,
+        config.host,
+        config.port,
+        Credentials(shared.registry, config.network),
+        shared.collector,
+        tls=config.tls,
+        connections_max=config.connections_max,
+        priorities=Priorities(priority_rules(config.priorities)),
+    )

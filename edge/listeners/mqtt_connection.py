@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from typing import Final, Protocol, cast
-
-import msgspec
 
 from edge.credentials import Credentials, Grant, Refusal, RefusalCode
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Owed
+from edge.listeners.listener import ListenerCounters
 from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
+from edge.listeners.sockets import peer_of, watch_peer
+from edge.listeners.way import DeviceGoneError
 from edge.listeners.wheel import DeadlineWheel
 from protocols.limits import MQTT_PACKET_BYTES_MAX
 from protocols.messages import Origin
@@ -39,11 +39,6 @@ CONNECTION_BYTES_MAX: Final = 256 * 1024
 CONTROL_PACKETS_PER_TICK_MAX: Final = 1000
 """SUBSCRIBE, PINGREQ and the like in one second: each costs as much as ten messages and moves no data."""
 
-TCP_IDLE_S: Final = 60
-TCP_PROBES: Final = 4
-TCP_PROBE_EVERY_S: Final = 15
-"""The kernel finds dead peers of clients without keep-alive within two minutes."""
-
 CONNECT_DATA_BYTES: Final = 12
 """Of a refused read before login: up to the protocol level; user name and password stand behind it."""
 
@@ -56,26 +51,6 @@ _CONNECT_CODES: Final = {
 }
 
 
-class MqttCounters(msgspec.Struct):
-    """Of one listener, since start; connections turned away and closed are counted by `Refusals`."""
-
-    connections: int = 0
-    """Open now."""
-    connections_total: int = 0
-    recorded: int = 0
-    """Records on disk, QoS 0 and 1."""
-    refused: dict[str, int] = {}
-    """Records not taken, by reason."""
-    malformed: int = 0
-    """Connections closed over a packet against the standard or a limit."""
-    auth_failures: int = 0
-    bytes_in: int = 0
-
-
-class DeviceGoneError(Exception):
-    """Send it again when the device is back: the connection ended before its PUBACK."""
-
-
 class Hub(Protocol):
     """What a connection needs of its listener."""
 
@@ -84,7 +59,7 @@ class Hub(Protocol):
     collector: Collector
     credentials: Credentials
     priorities: Priorities
-    counters: MqttCounters
+    counters: ListenerCounters
     refusals: Refusals
     wheel: DeadlineWheel
     paused: bool
@@ -129,13 +104,13 @@ class MqttConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.address, self.peer = _peer(transport.get_extra_info("peername"))
+        self.address, self.peer = peer_of(transport.get_extra_info("peername"))
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_MAX)
         hub = self._hub
         if not hub.admit(self):
             self._refuse("connection_limit", "as many connections as this listener may have", b"", abort=True)
             return
-        _watch_peer(transport.get_extra_info("socket"))
+        watch_peer(transport.get_extra_info("socket"))
         self._seen = hub.wheel.now
         hub.wheel.watch(self, CONNECT_TICKS)
         if hub.paused:
@@ -363,18 +338,3 @@ class MqttConnection(asyncio.Protocol):
         self._held &= ~by
         if not self._held and not self._closing:
             self._transport.resume_reading()
-
-
-def _peer(name: object) -> tuple[str, str]:
-    """Address, and address with port, of a peer name as sockets give it."""
-    if isinstance(name, tuple) and len(name) >= 2:
-        host, port = name[:2]
-        return str(host), f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return "unknown", "unknown"
-
-
-def _watch_peer(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_IDLE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, TCP_PROBES)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, TCP_PROBE_EVERY_S)

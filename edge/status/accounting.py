@@ -14,7 +14,7 @@ from edge.downlink import GatewayDownlink
 from edge.identity import Enrolment
 from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import Collector
-from edge.listeners.mqtt import MqttListener
+from edge.listeners.listener import Listener
 from edge.recorder import Recorder
 from edge.replica import Replica
 from edge.resolver import LocalResolver
@@ -128,8 +128,12 @@ class ClockFigures(msgspec.Struct, frozen=True):
 class ListenerFigures(msgspec.Struct, frozen=True):
     name: str
     network: str
-    host: str
+    kind: str
+    """The section of the configuration: mqtt, tcp, …"""
+    place: str
+    """Where devices find it, or it finds them: an address and port, a serial port, an address of a broker."""
     port: int
+    """What it listens on; 0: nothing."""
     connections: int
     connections_total: int
     recorded: int
@@ -140,6 +144,8 @@ class ListenerFigures(msgspec.Struct, frozen=True):
     bytes_in: int
     network_known: bool
     """False: the registry is here, and does not have the network."""
+    trouble: str
+    """What it waits for, such as an adapter that is not plugged in; empty: nothing."""
 
 
 class ResolverFigures(msgspec.Struct, frozen=True):
@@ -196,7 +202,7 @@ class Parts(msgspec.Struct, frozen=True):
     hub: ZeroMqHub
     recorder: Recorder
     collector: Collector
-    listeners: Sequence[MqttListener]
+    listeners: Sequence[Listener]
     resolver: LocalResolver
     sender: Sender
     downlink: GatewayDownlink
@@ -309,12 +315,13 @@ def _clock(parts: Parts) -> ClockFigures:
     )
 
 
-def _listener(listener: MqttListener, replica: Replica) -> ListenerFigures:
+def _listener(listener: Listener, replica: Replica) -> ListenerFigures:
     counters = listener.counters
     return ListenerFigures(
         name=listener.name,
         network=listener.network_id,
-        host=listener.host,
+        kind=listener.kind,
+        place=listener.place,
         port=listener.port,
         connections=counters.connections,
         connections_total=counters.connections_total,
@@ -324,6 +331,7 @@ def _listener(listener: MqttListener, replica: Replica) -> ListenerFigures:
         auth_failures=counters.auth_failures,
         bytes_in=counters.bytes_in,
         network_known=replica.has_network(listener.network_id),
+        trouble=listener.trouble,
     )
 
 

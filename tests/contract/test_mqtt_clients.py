@@ -12,7 +12,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.listeners.mqtt import DeviceAbsentError, MqttListener
+from edge.listeners.mqtt import MqttListener
+from edge.listeners.way import DeviceAbsentError
 from protocols.mqtt.errors import NotSubscribedError
 from sync.bus.contract import BusRefusedError
 from tests.edge.listeners.mqtt_world import ANSWER_S, World

@@ -121,7 +121,7 @@ class RunningSite:
     """The status API of a gateway that runs."""
 
     def __init__(self, found: Running) -> None:
-        self.mqtt_port = found.mqtt_ports["mqtt"]
+        self.mqtt_port = found.ports["mqtt"]
         self.bus = found.bus
         self.http = httpx.AsyncClient(base_url=found.status_url, timeout=PATIENCE_S, trust_env=False)
 

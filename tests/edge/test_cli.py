@@ -115,11 +115,24 @@ def test_records_that_cannot_be_decoded_are_shown() -> None:
 
 def test_a_listener_on_a_network_that_the_project_does_not_have_says_so() -> None:
     listener: dict[str, Any] = {
-        "name": "mqtt", "network": "dmo", "host": "0.0.0.0", "port": 1883, "connections": 1, "connections_total": 1,
+        "name": "mqtt", "network": "dmo", "kind": "mqtt", "place": "0.0.0.0:1883", "port": 1883, "connections": 1,
+        "connections_total": 1,
         "recorded": 0, "refused": {}, "malformed": 0, "auth_failures": 0, "bytes_in": 0, "network_known": False,
+        "trouble": "",
     }  # fmt: skip
-    assert "1 device, 0 records; network dmo is not in project demo" in text(accounting(listeners=[listener]))
+    shown = text(accounting(listeners=[listener]))
+    assert "mqtt 0.0.0.0:1883, 1 connection, 0 records; network dmo is not in project demo" in shown
     assert "is not in" not in text(accounting(listeners=[listener | {"network_known": True}]))
+
+
+def test_what_a_listener_waits_for_is_shown() -> None:
+    listener: dict[str, Any] = {
+        "name": "meter", "network": "demo", "kind": "serial", "place": "/dev/ttyUSB0", "port": 0, "connections": 0,
+        "connections_total": 0, "recorded": 0, "refused": {}, "malformed": 0, "auth_failures": 0, "bytes_in": 0,
+        "network_known": True, "trouble": "/dev/ttyUSB0 is not there",
+    }  # fmt: skip
+    shown = text(accounting(listeners=[listener]))
+    assert "serial /dev/ttyUSB0, 0 connections, 0 records; /dev/ttyUSB0 is not there" in shown
 
 
 def test_no_help_text_has_a_word_that_rich_draws_as_a_picture() -> None:

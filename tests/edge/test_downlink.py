@@ -9,7 +9,8 @@ import pytest
 
 from edge.anchors import Anchors
 from edge.downlink import GatewayDownlink
-from edge.listeners.mqtt import MqttListener
+from edge.listeners.listener import Listener as ListenerOfAnyKind
+from edge.listeners.way import CommandRefusedError, DeviceAbsentError, DeviceGoneError
 from edge.replica import Replica
 from protocols.messages import ClockState, Command, CommandState
 from sync.link.frames import CommandProgress
@@ -24,13 +25,20 @@ class Listener:
 
     network_id = "quay"
     name = "mqtt"
+    confirms = True
 
     def __init__(self) -> None:
         self.sent: list[str] = []
         self.answers = True
+        self.failure: Exception | None = None
 
-    async def send(self, alias_key: str, alias: str, topic: str, payload: bytes) -> None:
-        self.sent.append(topic)
+    def way(self, alias_key: str, alias: str) -> Listener:
+        return self
+
+    async def send(self, command: Command) -> None:
+        self.sent.append(command.name)
+        if self.failure is not None:
+            raise self.failure
         if not self.answers:
             await asyncio.Event().wait()
 
@@ -50,7 +58,7 @@ class Downlink:
         held = Registry("demo")
         held.apply(registry())
         replica = cast("Replica", type("Held", (), {"registry": held}))
-        listeners = cast("list[MqttListener]", [self.listener])
+        listeners = cast("list[ListenerOfAnyKind]", [self.listener])
         self.downlink = GatewayDownlink(replica, listeners, true_ms=self.anchors.true_ms)
         self.downlink.report_by(lambda progress: self.reports.put_nowait(progress) is None)
 
@@ -67,10 +75,25 @@ async def test_deadlines_go_by_the_clouds_clock(wall_ms: int, state: ClockState,
     site = Downlink(wall_ms, state)
     site.clock.offset_ms += step_ms
     in_time = await site.outcome(deadline=NOW + 1_000)
-    assert (in_time.state, site.listener.sent) == (CommandState.DELIVERED, ["down/restart"])
+    assert (in_time.state, site.listener.sent) == (CommandState.DELIVERED, ["restart"])
     assert abs(in_time.at_ms - NOW) <= 1
     late = await site.outcome(deadline=NOW - 1_000)
     assert (late.state, late.text) == (CommandState.EXPIRED, "its deadline had passed when it came")
     site.listener.answers = False
     unanswered = await site.outcome(deadline=NOW + 50)
     assert (unanswered.state, unanswered.text) == (CommandState.EXPIRED, "the device did not acknowledge it in time")
+
+
+async def test_what_no_protocol_confirms_is_sent_and_not_delivered() -> None:
+    site = Downlink(NOW, ClockState.SYNCHRONIZED)
+    site.listener.confirms = False
+    progress = await site.outcome(deadline=NOW + 1_000)
+    assert (progress.state, progress.text) == (CommandState.SENT, "")
+
+
+@pytest.mark.parametrize("failure", [DeviceAbsentError, DeviceGoneError, CommandRefusedError])
+async def test_why_a_device_does_not_have_a_command_is_told(failure: type[Exception]) -> None:
+    site = Downlink(NOW, ClockState.SYNCHRONIZED)
+    site.listener.failure = failure("it is asleep")
+    progress = await site.outcome(deadline=NOW + 1_000)
+    assert (progress.state, progress.text) == (CommandState.FAILED, "it is asleep")

@@ -35,7 +35,7 @@ class LightGateway:
 
     @property
     def mqtt_port(self) -> int:
-        return self._running().mqtt_ports[self.config.mqtt[0].name]
+        return self._running().ports[self.config.mqtt[0].name]
 
     def _running(self) -> Running:
         found = running(self.config.data_dir)

@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge.listeners import mqtt_connection
-from edge.listeners.mqtt import DeviceAbsentError, MqttListener, TlsFiles
+from edge.listeners.config import TlsFiles
+from edge.listeners.mqtt import MqttListener
 from edge.listeners.mqtt_connection import (
     CONNECT_TICKS,
     CONNECTION_RECORDS_MAX,
     CONTROL_PACKETS_PER_TICK_MAX,
-    DeviceGoneError,
 )
 from edge.listeners.priorities import Priorities
+from edge.listeners.way import DeviceAbsentError, DeviceGoneError
 from protocols.limits import PAYLOAD_BYTES_MAX
 from protocols.messages import Origin, Priority
 from protocols.mqtt import packets

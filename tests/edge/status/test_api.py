@@ -216,5 +216,5 @@ async def test_a_network_that_the_project_does_not_have_is_said(tmp_path: Path) 
         async with site.gateway() as running:
             (listener,) = (await running.accounting()).listeners
     assert not listener.network_known
-    (warning,) = [one for one in said if one["event"] == "nobody can log in"]
+    (warning,) = [one for one in said if one["event"] == "network is not known"]
     assert (warning["listener"], warning["reason"]) == ("mqtt", "network qay is not in project demo")

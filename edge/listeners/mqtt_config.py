@@ -1,0 +1,25 @@
+"""The configuration of an MQTT listener."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from edge.listeners.config import PRIORITIES_MAX, Port, PriorityConfig, TlsListenerConfig
+
+
+class MqttConfig(TlsListenerConfig, frozen=True):
+    """A listener for MQTT devices of one network."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"
+    port: Annotated[Port, Meta(description="Port to listen on; 0 takes any free one.")] = 1883
+    connections_max: Annotated[int, Meta(ge=1, le=100_000, description="Devices connected at once.")] = 10_000
+    priorities: Annotated[
+        tuple[PriorityConfig, ...],
+        Meta(max_length=PRIORITIES_MAX, description="Messages that are not telemetry, by topic."),
+    ] = ()
+
+    @property
+    def files_max(self) -> int:
+        return self.connections_max

@@ -1,0 +1,82 @@
+"""What protocols over sockets share: TLS, names of peers, dead peers, and what is said where a socket cannot be had."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from pathlib import Path
+from typing import Final
+
+from edge.listeners.config import TlsFiles
+from tidegate.console import UserError
+
+BACKLOG: Final = 1024
+"""Connections that the kernel keeps while a whole site comes back at once."""
+
+TLS_HANDSHAKE_S: Final = 10.0
+
+TCP_IDLE_S: Final = 60
+TCP_PROBES: Final = 4
+TCP_PROBE_EVERY_S: Final = 15
+"""The kernel finds dead peers that say nothing by themselves within two minutes."""
+
+
+def tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
+    """Of the server's side. Raises UserError where a file cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(files.cert, files.key)
+    except (OSError, ssl.SSLError) as error:
+        remedy = "both must be readable PEM files, and the key must be the certificate's"
+        what = f"listener {name!r} cannot use tls_cert {files.cert} with tls_key {files.key}: {error}"
+        raise UserError(what, remedy) from error
+    if files.client_ca is not None:
+        load_authorities(context, name, "tls_client_ca", files.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def load_authorities(context: ssl.SSLContext, name: str, setting: str, file: Path) -> None:
+    """Certificates of authorities that the listener trusts; `setting` names them in what is said."""
+    try:
+        context.load_verify_locations(file)
+    except (OSError, ssl.SSLError) as error:
+        what = f"listener {name!r} cannot use {setting} {file}: {error}"
+        raise UserError(what, "give a readable PEM file of certificates") from error
+
+
+def cannot_listen(name: str, host: str, port: int, error: OSError, *, protocol: str = "tcp") -> UserError:
+    """Why a listener has no socket, and what to do."""
+    where = f"listener {name!r} cannot listen on {address(host, port)}"
+    if error.errno == errno.EADDRINUSE:
+        option = "-lunp" if protocol == "udp" else "-ltnp"
+        return UserError(
+            f"{where}: the port is in use",
+            f"stop what listens there (ss {option} 'sport = :{port}' names it), or give the listener another port",
+        )
+    if error.errno == errno.EACCES:
+        return UserError(f"{where}: not allowed", "ports below 1024 need CAP_NET_BIND_SERVICE; take a higher one")
+    return UserError(f"{where}: {error.strerror or error}", "give the listener an address of this machine as its host")
+
+
+def address(host: str, port: int) -> str:
+    """As a person would write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peer_of(name: object) -> tuple[str, str]:
+    """Address, and address with port, of a peer name as sockets give it."""
+    if isinstance(name, tuple) and len(name) >= 2:
+        host, port = name[:2]
+        return str(host), address(str(host), port)
+    return "unknown", "unknown"
+
+
+def watch_peer(sock: socket.socket) -> None:
+    """Lets the kernel find out that a peer is dead."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, TCP_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, TCP_PROBE_EVERY_S)
