@@ -32,8 +32,9 @@ from sync.bus.jetstream import JetStreamBus
 from tidegate import logs
 from tidegate.logs import get_logger
 
-NICENESS: Final = 10
-"""A core's time is shared about 9 to 1 between live traffic and this while both want it; idle cores are all its own."""
+NICENESS: Final = 15
+"""Live traffic that wants a whole core gets nearly all of it, this a few thousand messages a second; and idle cores are
+all its own. The processes of an embedded PostgreSQL that work for it are as nice."""
 CONNECTIONS_MAX: Final = 4
 """To the database: a transaction for each of two services, and the sweep of their outputs."""
 TELL_EVERY_S: Final = 1.0
@@ -51,8 +52,11 @@ _log = get_logger("apart")
 class Apart:
     """The process's owner: starts it, starts it again, and ends it."""
 
-    def __init__(self, database_url: str, nats_url: str, services: Sequence[str], log_level: str) -> None:
-        request = _Request(database_url, nats_url, tuple(services), log_level)
+    def __init__(
+        self, database_url: str, nats_url: str, services: Sequence[str], log_level: str, *, database_here: bool
+    ) -> None:
+        """`database_here`: it is an embedded one, whose processes are on this machine."""
+        request = _Request(database_url, nats_url, tuple(services), log_level, NICENESS if database_here else 0)
         self._request = msgspec.json.encode(request) + b"\n"
         self._services = services
         self._told = dict.fromkeys(services, ServiceCounts())
@@ -118,6 +122,7 @@ class _Request(msgspec.Struct, frozen=True):
     nats_url: str
     services: tuple[str, ...]
     log_level: str
+    database_niceness: int
 
 
 async def _work(request: _Request) -> None:
@@ -125,7 +130,9 @@ async def _work(request: _Request) -> None:
     # Reading starts at once: an owner that is killed while this one starts is noticed all the same.
     watching = asyncio.create_task(_until_stdin_ends(stop))
     async with contextlib.AsyncExitStack() as stack:
-        database = await Database.connect(request.database_url, connections_max=CONNECTIONS_MAX)
+        database = await Database.connect(
+            request.database_url, connections_max=CONNECTIONS_MAX, niceness=request.database_niceness
+        )
         stack.push_async_callback(database.close)
         bus = await JetStreamBus.connect(request.nats_url, TOPICS)
         stack.push_async_callback(bus.close)

@@ -121,7 +121,13 @@ class _Process:
                 runner = ServiceRunner(service, self._bus, self._store, lanes=(Lane.LIVE,))
                 inner[name] = runner.run
                 self._monitoring.count(partial(_labelled, name, runner.counts))
-            apart = Apart(engines.database_url, engines.nats_url, pipeline, self._config.log_level)
+            apart = Apart(
+                engines.database_url,
+                engines.nats_url,
+                pipeline,
+                self._config.log_level,
+                database_here=not self._config.database.url,
+            )
             inner["backfill"] = apart.run
             self._monitoring.count(
                 lambda: {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final, Literal, Self, TypeAlias, TypeVar, cast
@@ -73,14 +74,23 @@ class Database:
         self._pool = pool
 
     @classmethod
-    async def connect(cls, url: str, *, connections_max: int = CONNECTIONS_MAX) -> Self:
+    async def connect(cls, url: str, *, connections_max: int = CONNECTIONS_MAX, niceness: int = 0) -> Self:
         """Opens the pool with one connection, so that a wrong URL is known at once. Raises UserError for a URL that the
-        server does not accept, DatabaseDownError where there is no server."""
+        server does not accept, DatabaseDownError where there is no server.
+
+        `niceness`: of the server's processes for this pool; for an embedded PostgreSQL only, whose processes are here.
+        """
+
+        async def lower(conn: Connection) -> None:
+            with contextlib.suppress(OSError):  # as another user than the server's, who may not
+                os.setpriority(os.PRIO_PROCESS, conn.get_server_pid(), niceness)
+
         with _refused(), _as_down(None):
             pool = await asyncpg.create_pool(
                 url,
                 min_size=1,
                 max_size=connections_max,
+                init=lower if niceness else None,
                 reset=_keep,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
