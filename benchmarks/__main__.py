@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import big_log, bus, catch_up, end_to_end, gateway, link, log, pipeline
+from benchmarks import big_log, bus, catch_up, codecs, end_to_end, gateway, link, log, pipeline
 from benchmarks.row import Row
 from tidegate.console import number_text, show
 
@@ -73,6 +73,7 @@ def link_rows(seconds: float) -> list[Row]:
 
 
 PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
+    "codecs": (codecs.rows, 0.5),
     "pipeline": (pipeline.rows, 5.0),
     "log": (log_rows, 3.0),
     "big_log": (big_log.rows, 1.0),

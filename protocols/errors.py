@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
+
+_AT_BYTE: Final = re.compile(r"\(byte (\d+)\)$")
 
 
 class WireError(Exception):
@@ -47,6 +50,19 @@ class DecodeError(WireError):
     """Reject the record, keep its bytes: a codec cannot give them meaning; a mended codec may."""
 
     code = "undecodable"
+
+    def __init__(self, detail: str, *, offset: int | None = None, path: str = "") -> None:
+        """`offset`: the byte of the payload that it is about, which the detail then says; `path`: the place in what the
+        payload holds, which the detail names in its sentence."""
+        super().__init__(detail if offset is None else f"{detail} (byte {offset})")
+        self.offset = offset
+        self.path = path
+
+
+def found_at(text: str) -> int | None:
+    """The byte that msgspec says at the end of an error; None: it says none."""
+    found = _AT_BYTE.search(text)
+    return None if found is None else int(found[1])
 
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)

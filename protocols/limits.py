@@ -25,6 +25,13 @@ NATS_PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 MESSAGES_PER_RECORD_MAX: Final = 4096
 """Messages that one record may decode to; a message's index in its record has 24 bits in its id."""
 
+DECODED_RATIO_MAX: Final = 32
+"""A record's messages may be so many times as large as its payload, as JSON: names and digits are longer than bytes,
+and what stands beside an array of messages is in each of them. Without a bound, 8 kB would become 30 MB."""
+
+DECODED_BYTES_MIN: Final = 16 * 1024
+"""And this much more, so that the names of a few bits have room."""
+
 SEQ_MAX: Final = 2**40 - 1
 """A record's number within an epoch, 40 bits in a message id: 127 days at 100,000 a second, then a new epoch opens."""
 

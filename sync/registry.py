@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from protocols.codecs import CODECS, CodecSpec, Decoder
+from protocols.codecs import CodecSpec, Decoder, decoder_of
 from protocols.messages import DEFAULT_ROUTE, Route
 from protocols.shipment import Target
 
@@ -133,11 +133,10 @@ class Registry:
 
     def decoder(self, network_id: str, hint: str) -> Decoder:
         """The decoder for a record of the network, by the listener's hint or else the network's codec. KeyError names
-        the codec or network that does not exist."""
+        the network that does not exist."""
         found = self._decoders.get((network_id, hint))
         if found is None:
-            spec = self.networks[network_id].spec
-            found = self._decoders[network_id, hint] = CODECS[hint or spec.codec](spec)
+            found = self._decoders[network_id, hint] = decoder_of(self.networks[network_id].spec, hint)
         return found
 
     def _forget(self, device_ids: Iterable[int]) -> None:

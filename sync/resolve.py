@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from protocols.batch import RecordBatch
-from protocols.codecs import Decoded, Decoder, nothing_decoded
+from protocols.codecs import Decoded, Decoder, all_rejected
 from protocols.errors import DecodeError
 from protocols.ids import KeySpace, record_message_id
 from protocols.messages import Anchor, Clock, ClockState, Origin
@@ -22,7 +22,7 @@ from protocols.shipment import (
     Run,
     Target,
 )
-from protocols.times import corrected, event_times
+from protocols.times import DEVICE_TIME_AHEAD_MAX_MS, corrected, event_times
 from sync.registry import Registry
 
 NO_ANCHORS: Final[Mapping[int, Sequence[Anchor]]] = {}
@@ -82,11 +82,17 @@ class Resolver:
         in_batch = decoded.place if len(rows) == len(payloads) else [rows[place] for place in decoded.place]
         targets = self._targets_of(batch.origins, [batch.origin_index[row] for row in in_batch], decoded.alias)
         received = [batch.base_ms + batch.received_delta_ms[row] for row in in_batch]
+        device = decoded.time
+        if decoded.relative:  # to when they were received, which is dated first
+            apart = {row: device[row] for row in decoded.relative}
+            device = [None if row in apart else time for row, time in enumerate(device)]
         if batch.clock.state is ClockState.SYNCHRONIZED:
-            filed, replaced = event_times(decoded.time, received)
+            filed, replaced = event_times(device, received)
             of_clock = 0
         else:
-            filed, replaced, of_clock = self._date(batch.clock, received, decoded.time)
+            filed, replaced, of_clock = self._date(batch.clock, received, device)
+        if decoded.relative:
+            replaced += _file_apart(device, filed, apart)
         keyed = decoded.key.count(None) < len(decoded.key)
         if keyed:
             self._add_keyed_ids(epoch, first_seq, in_batch, targets, decoded)
@@ -111,7 +117,7 @@ class Resolver:
         out.message_index.extend(decoded.index)
         out.target_index.extend(targets)
         out.flags.extend(flags)
-        out.time.extend(decoded.time)
+        out.time.extend(device)
         out.received_time.extend(received)
         out.event_time.extend(filed)
         out.data.extend(decoded.data)
@@ -161,7 +167,7 @@ class Resolver:
         try:
             return self._registry.decoder(origin.network_id, origin.codec)
         except KeyError as error:
-            return _rejecting(f"no network or codec named {error}")
+            return all_rejected(DecodeError(f"no network named {error}"))
 
     def _target(self, origin: Origin, alias: str) -> int:
         name = (origin.network_id, origin.alias_key, alias)
@@ -188,20 +194,23 @@ class Resolver:
         )
 
 
+def _file_apart(device: list[int | None], filed: list[int], apart: Mapping[int, int | None]) -> list[int]:
+    """Dates the rows whose time is milliseconds after they were received, which is what `filed` has of them. Gives
+    those that lie too far ahead: they stay filed under when they were received."""
+    replaced = []
+    for row, later_ms in apart.items():
+        if later_ms is not None:
+            device[row] = filed[row] + later_ms
+            if later_ms > DEVICE_TIME_AHEAD_MAX_MS:
+                replaced.append(row)
+            else:
+                filed[row] += later_ms
+    return replaced
+
+
 def _fill_up(time_error_ms: list[int | None], rows: int) -> None:
     """Rows whose time needed no correction have no bound of its error."""
     time_error_ms.extend([None] * (rows - len(time_error_ms)))
-
-
-def _rejecting(detail: str) -> Decoder:
-    """A decoder for what no codec is known for."""
-
-    def decode(payloads: Sequence[bytes]) -> Decoded:
-        out = nothing_decoded()
-        out.errors.extend((place, DecodeError(detail)) for place in range(len(payloads)))
-        return out
-
-    return decode
 
 
 def _key_space(target: Target) -> KeySpace:

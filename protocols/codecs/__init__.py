@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from protocols.codecs.base import Decoded, Decoder, all_rejected, nothing_decoded
+from protocols.codecs.catalog import CODECS, decoder_of
+from protocols.codecs.spec import CodecSpec, Layout, LayoutBits, LayoutField, SpecError
 
-from protocols.codecs.base import CodecSpec, Decoded, Decoder, nothing_decoded
-from protocols.codecs.envelope import envelope_decoder
-from protocols.codecs.json_paths import json_decoder
-
-CODECS: Final[dict[str, Callable[[CodecSpec], Decoder]]] = {"json": json_decoder, "envelope": envelope_decoder}
-"""Name to the function that makes a decoder for one network's spec."""
-
-__all__ = ["CODECS", "CodecSpec", "Decoded", "Decoder", "nothing_decoded"]
+__all__ = [
+    "CODECS",
+    "CodecSpec",
+    "Decoded",
+    "Decoder",
+    "Layout",
+    "LayoutBits",
+    "LayoutField",
+    "SpecError",
+    "all_rejected",
+    "decoder_of",
+    "nothing_decoded",
+]

@@ -10,18 +10,6 @@ from protocols.errors import DecodeError
 from protocols.ids import KeyPart
 
 
-class CodecSpec(msgspec.Struct, frozen=True):
-    """How a network's payloads are read. Paths are dotted names: `meta.serial`. Part of a network in the registry."""
-
-    codec: str = "json"
-    alias_path: str = ""
-    """Where a payload names its device; empty: the device is the one that connected, or the topic's."""
-    key_paths: tuple[str, ...] = ()
-    """Where a payload holds its message key, boot and sequence, say; empty: none."""
-    time_path: str = "time"
-    """Where a payload holds the device's time: Unix milliseconds, Unix seconds below 10^11, or RFC 3339."""
-
-
 class Decoded(msgspec.Struct, frozen=True):
     """The messages of some payloads, as columns; a payload gives none, one or many, its messages in a row.
 
@@ -42,6 +30,10 @@ class Decoded(msgspec.Struct, frozen=True):
     """A JSON object, encoded."""
     errors: list[tuple[int, DecodeError]]
     """(place, what is wrong)."""
+    relative: list[int] = []
+    """Rows whose time is milliseconds since the payload was received, negative before it; rising."""
+    units: dict[str, str] = {}
+    """Attribute to unit, where payloads name them; data holds plain values."""
 
 
 Decoder = Callable[[Sequence[bytes]], Decoded]
@@ -50,3 +42,14 @@ Decoder = Callable[[Sequence[bytes]], Decoded]
 
 def nothing_decoded() -> Decoded:
     return Decoded([], [], [], [], [], [], [])
+
+
+def all_rejected(error: DecodeError) -> Decoder:
+    """The decoder where none can be made: each payload gets that error."""
+
+    def decode(payloads: Sequence[bytes]) -> Decoded:
+        out = nothing_decoded()
+        out.errors.extend((place, error) for place in range(len(payloads)))
+        return out
+
+    return decode

@@ -4,14 +4,19 @@ client gave them. With an id, it is the message key; without one, the network's 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from protocols.codecs.base import CodecSpec, Decoded, Decoder, nothing_decoded
-from protocols.codecs.json_paths import JsonReader, parse_checked, time_ms
+from protocols.codecs.base import Decoded, Decoder, nothing_decoded
+from protocols.codecs.device_time import time_ms
+from protocols.codecs.json_paths import parse_checked
+from protocols.codecs.reader import MessageReader
+from protocols.codecs.spec import CodecSpec
 from protocols.errors import UNREADABLE, DecodeError
+from protocols.limits import JSON_DEPTH_MAX
 
 
 class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,7 +30,7 @@ _decode: Final = msgspec.json.Decoder(Envelope).decode
 
 
 def envelope_decoder(spec: CodecSpec) -> Decoder:
-    reader = JsonReader(spec)
+    reader = MessageReader(spec)
 
     def decode(payloads: Sequence[bytes]) -> Decoded:
         out = nothing_decoded()
@@ -34,7 +39,7 @@ def envelope_decoder(spec: CodecSpec) -> Decoder:
                 envelope = _open(payload)
                 time = None if envelope.time is None else time_ms(envelope.time, "time")
                 first = len(out.place)
-                reader.add_all(out, place, parse_checked(bytes(envelope.data)))
+                reader.add_value(out, place, payload, parse_checked(bytes(envelope.data)))
             except DecodeError as error:
                 out.errors.append((place, error))
                 continue
@@ -43,6 +48,8 @@ def envelope_decoder(spec: CodecSpec) -> Decoder:
                     out.key[row] = ("id", envelope.id)
                 if time is not None:
                     out.time[row] = time
+            if time is not None:
+                del out.relative[bisect.bisect_left(out.relative, first) :]
         return out
 
     return decode
@@ -53,3 +60,5 @@ def _open(payload: bytes) -> Envelope:
         return _decode(payload)
     except UNREADABLE as error:
         raise DecodeError(f"not an envelope: {error}") from None
+    except RecursionError:
+        raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None

@@ -42,11 +42,13 @@ def registry() -> Registry:
                 Network("keyed", spec=CodecSpec(key_paths=("boot", "seq"))),
                 Network("plain"),
                 Network("hub", spec=CodecSpec(alias_path="id")),
+                Network("clockless", spec=CodecSpec(time_unit="s", time_epoch="ago")),
             ),
             (Blueprint("pump"),),
             (
                 Device(1, "s", "pump", (Alias("keyed", "serial", "a"),)),
                 Device(2, "s", "pump", (Alias("plain", "serial", "b"), Alias("hub", "serial", "x"))),
+                Device(3, "s", "pump", (Alias("clockless", "serial", "c"),)),
             ),
         )
     )
@@ -152,6 +154,21 @@ def test_messages_of_an_unset_clock_are_filed_by_their_boots_anchor() -> None:
         (2, NOW - 998, BOOT_MS + 2, CLOCK_CORRECTED | TIME_REPLACED, 26),
         (3, NOW - 997, BOOT_MS + 3, CLOCK_CORRECTED | KEYED, 26),
     ], "the device's own time is judged by the corrected one, and has no bound; received stays raw"
+
+
+def test_times_that_count_from_reception_are_filed_from_when_that_truly_was() -> None:
+    batch = records(("clockless", "c", {"time": 60}), ("clockless", "c", {"v": 1}), ("clockless", "c", {"time": -301}))
+    found = resolve(batch)
+    assert found.event_time == [NOW - 60_000, NOW + 1, NOW + 2]
+    assert found.time == [NOW - 60_000, None, NOW + 2 + 301_000]
+    assert found.flags == [0, 0, TIME_REPLACED]  # too far ahead
+    unset = msgspec.structs.replace(batch, base_ms=1000, clock=Clock(7, 0, ClockState.UNSET))
+    resolver = Resolver(registry(), {7: [Anchor(7, 0, NOW, 20, "kernel")]})
+    resolver.add(Run(4, 99, 10, 3), [unset])
+    found = resolver.finish()
+    assert found.event_time == [NOW + 1000 - 60_000, NOW + 1001, NOW + 1002]
+    assert found.time_error_ms == [21, 21, 21]
+    assert found.flags[0] == CLOCK_CORRECTED
 
 
 def test_messages_of_an_unset_clock_without_an_anchor_say_so() -> None:
