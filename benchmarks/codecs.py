@@ -1,5 +1,4 @@
-"""What it costs to decode a message of ten attributes, by each codec; beside it the format's bare parser, where there is
-one."""
+"""What it costs to decode a message of ten attributes, by each codec, beside the bare parser of its format."""
 
 from __future__ import annotations
 
