@@ -100,7 +100,8 @@ async def test_a_disk_that_takes_nothing_costs_no_change(path: Path) -> None:
     other.close()
     await replica.apply(RegistryChange("demo", 8, 9, networks=(Network("reef"),)))
     replica.close()
-    assert set(reread(path).networks) == {*registry().networks, Network("boat"), Network("reef")}
+    expected = {network.id: network for network in (*registry().networks, Network("boat"), Network("reef"))}
+    assert {network.id: network for network in reread(path).networks} == expected
 
 
 async def test_only_its_owner_may_read_it(path: Path) -> None:
