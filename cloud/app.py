@@ -38,6 +38,7 @@ from cloud.services.credit import CreditWatch
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
 from cloud.services.receiver import Receiver
+from cloud.services.reject_replay import RejectReplays
 from cloud.services.replay import InboxReplay
 from cloud.services.runner import ServiceRunner
 from cloud.services.standings import Standings
@@ -138,6 +139,7 @@ class _Process:
             replay = InboxReplay(self._feed, self._bus, self._store)
             self._feed.on_change(replay.want)
             inner["replay"] = replay.run
+            inner["replay of rejects"] = RejectReplays(self._feed, self._bus, self._store).run
         if "receiver" in self._services:
             inner["receiver"] = self._receiver.run
             inner["credit"] = self._credit.run

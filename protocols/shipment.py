@@ -16,7 +16,7 @@ import msgspec
 import zstandard
 
 from protocols.errors import UNREADABLE, MalformedError, VersionError
-from protocols.messages import DeviceDataEventMsg, Route
+from protocols.messages import Clock, DeviceDataEventMsg, Route
 
 SHIPMENT_VERSION: Final = 1
 MESSAGES_VERSION: Final = 1
@@ -71,6 +71,12 @@ class Reject(msgspec.Struct, frozen=True, array_like=True):
     topic: str
     received_time: int
     payload: bytes
+    codec: str = ""
+    """The listener's hint."""
+    clock: Clock | None = None
+    """That stamped it."""
+    late: bool = False
+    """It came by the lane `backfill`."""
 
 
 KEYED: Final = 1

@@ -190,6 +190,8 @@ class Resolver:
                 origin.topic,
                 batch.base_ms + batch.received_delta_ms[row],
                 batch.payloads[row],
+                origin.codec,
+                batch.clock,
             )
         )
 

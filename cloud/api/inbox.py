@@ -14,6 +14,7 @@ from cloud.api.context import Context
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
 from cloud.api.tenancy import ReadableProject
 from cloud.db import inbox, rejects
+from cloud.model.rejected import RejectRow
 from cloud.model.unresolved import InboxRow
 
 router = APIRouter(tags=["data"])
@@ -134,7 +135,7 @@ def _waiting(row: InboxRow) -> dict[str, Any]:
     }
 
 
-def _rejected(row: rejects.RejectRow) -> dict[str, Any]:
+def _rejected(row: RejectRow) -> dict[str, Any]:
     return {
         "seq": row.seq,
         "record": f"{row.epoch:016x}/{row.record_seq}",

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
-from cloud.db import anchors, current, dead_letters, gaps, history, inbox, progress, rejects, revision, sources, unsent
+from cloud.db import (
+    anchors,
+    current,
+    dead_letters,
+    gaps,
+    history,
+    inbox,
+    progress,
+    reject_replays,
+    rejects,
+    revision,
+    sources,
+    unsent,
+)
 from cloud.db.database import Connection, Database
 from cloud.model.claim import Claim
 from cloud.model.output import Output, Unsent
+from cloud.model.rejected import RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
 from protocols.messages import Anchor, Gap, Lane
@@ -79,6 +93,29 @@ class PostgresTransaction:
 
     async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
         await rejects.add(self._conn, project_id, rejected)
+
+    async def next_reject_replay(self) -> RejectReplay | None:
+        return await reject_replays.take(self._conn)
+
+    async def rejects_of(self, replay: RejectReplay, limit: int, bytes_max: int) -> list[RejectRow]:
+        return await rejects.waiting(
+            self._conn,
+            replay.project_id,
+            replay.wanted,
+            replay.position,
+            replay.through_seq,
+            limit=limit,
+            bytes_max=bytes_max,
+        )
+
+    async def remove_rejects(self, seqs: Sequence[int]) -> None:
+        await rejects.remove(self._conn, seqs)
+
+    async def renew_rejects(self, reasons: Sequence[tuple[int, str, str]]) -> None:
+        await rejects.renew(self._conn, reasons)
+
+    async def advance_reject_replay(self, replay: RejectReplay, *, is_finished: bool) -> None:
+        await reject_replays.advance(self._conn, replay, is_finished=is_finished)
 
     async def add_dead_letter(
         self, *, project_id: str, hop: str, topic: str, runs: Sequence[Run], detail: str, data: bytes

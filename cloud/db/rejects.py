@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from cloud.db.database import Connection
+from cloud.db.errors import NotFoundError
+from cloud.model.rejected import UNKNOWN_CLOCK, RejectFilter, RejectRow
+from protocols.messages import Clock, ClockState
 from protocols.shipment import Reject, Run
 
 _COLUMNS: Final = (
@@ -23,22 +28,18 @@ _COLUMNS: Final = (
     "detail",
     "received_time",
     "payload",
+    "codec",
+    "clock_boot",
+    "clock_offset_ms",
+    "clock_state",
+    "late",
 )
 
 
-class RejectRow(msgspec.Struct, frozen=True):
-    seq: int
-    source_id: int
-    epoch: int
-    record_seq: int
-    network_id: str
-    alias_key: str
-    alias: str
-    topic: str
-    code: str
-    detail: str
-    received_time: int
-    payload: bytes
+_SELECTED: Final = ", ".join(("seq", *_COLUMNS[1:]))
+_WANTED: Final = """project_id = $1 AND ($2::text IS NULL OR network_id = $2) AND ($3::text IS NULL OR code = $3)
+    AND ($4::bigint IS NULL OR received_time >= $4) AND ($5::bigint IS NULL OR received_time < $5)"""
+EVERY: Final = RejectFilter()
 
 
 async def add(conn: Connection, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
@@ -48,7 +49,8 @@ async def add(conn: Connection, project_id: str, rejected: Sequence[tuple[Run, i
         records=[
             (
                 project_id, run.source_id, run.epoch, seq, reject.network_id, reject.alias_key, reject.alias,
-                reject.topic, reject.code, reject.detail, reject.received_time, reject.payload,
+                reject.topic, reject.code, reject.detail, reject.received_time, reject.payload, reject.codec,
+                *_clock_columns(reject.clock), reject.late,
             )
             for run, seq, reject in rejected
         ],
@@ -56,16 +58,88 @@ async def add(conn: Connection, project_id: str, rejected: Sequence[tuple[Run, i
     )  # fmt: skip
 
 
-async def page(conn: Connection, project_id: str, *, after: int | None = None, limit: int) -> list[RejectRow]:
+async def page(
+    conn: Connection,
+    project_id: str,
+    wanted: RejectFilter = EVERY,
+    *,
+    after: int | None = None,
+    limit: int,
+) -> list[RejectRow]:
     """Newest first; those older than number `after` only."""
     found = await conn.fetch(
-        f"""SELECT seq, {", ".join(_COLUMNS[1:])} FROM reject
-            WHERE project_id = $1 AND ($2::bigint IS NULL OR seq < $2) ORDER BY seq DESC LIMIT $3""",
-        project_id,
+        f"""SELECT {_SELECTED} FROM reject WHERE {_WANTED} AND ($6::bigint IS NULL OR seq < $6)
+            ORDER BY seq DESC LIMIT $7""",
+        *_arguments(project_id, wanted),
         after,
         limit,
     )
-    return [RejectRow(**dict(row)) for row in found]
+    return [_row(row) for row in found]
+
+
+async def get(conn: Connection, project_id: str, seq: int) -> RejectRow:
+    """Raises NotFoundError."""
+    row = await conn.fetchrow(f"SELECT {_SELECTED} FROM reject WHERE project_id = $1 AND seq = $2", project_id, seq)
+    if row is None:
+        raise NotFoundError("reject", str(seq))
+    return _row(row)
+
+
+async def count(conn: Connection, project_id: str, wanted: RejectFilter) -> tuple[int, int]:
+    """How many there are, and the number of the newest."""
+    (row,) = await conn.fetch(
+        f"SELECT count(*) AS records, coalesce(max(seq), 0) AS newest FROM reject WHERE {_WANTED}",
+        *_arguments(project_id, wanted),
+    )
+    return row["records"], row["newest"]
+
+
+async def waiting(
+    conn: Connection,
+    project_id: str,
+    wanted: RejectFilter,
+    position: int,
+    through_seq: int,
+    *,
+    limit: int,
+    bytes_max: int,
+) -> list[RejectRow]:
+    """Those behind number `position`, in order, locked: up to `limit`, of payloads of `bytes_max` together, but one at
+    least, unless there are none. What another transaction takes away meanwhile is missing."""
+    while True:
+        found = await conn.fetch(
+            f"""SELECT seq, octet_length(payload) AS size FROM reject WHERE {_WANTED} AND seq > $6 AND seq <= $7
+                ORDER BY seq LIMIT $8""",
+            *_arguments(project_id, wanted),
+            position,
+            through_seq,
+            limit,
+        )
+        sizes = itertools.accumulate(row["size"] for row in found)
+        seqs = [
+            row["seq"]
+            for place, (row, size) in enumerate(zip(found, sizes, strict=True))
+            if not place or size <= bytes_max
+        ]
+        rows = await conn.fetch(
+            f"SELECT {_SELECTED} FROM reject WHERE seq = ANY($1::bigint[]) ORDER BY seq FOR UPDATE", seqs
+        )
+        if rows or not seqs:  # else another transaction had them, and took them all away
+            return [_row(row) for row in rows]
+
+
+async def remove(conn: Connection, seqs: Sequence[int]) -> None:
+    """They have decoded."""
+    await conn.execute("DELETE FROM reject WHERE seq = ANY($1::bigint[])", seqs)
+
+
+async def renew(conn: Connection, reasons: Sequence[tuple[int, str, str]]) -> None:
+    """(seq, code, detail): why they do not decode by now."""
+    await conn.execute(
+        """UPDATE reject SET code = n.code, detail = n.detail
+           FROM unnest($1::bigint[], $2::text[], $3::text[]) AS n (seq, code, detail) WHERE reject.seq = n.seq""",
+        *([reason[place] for reason in reasons] for place in range(3)),
+    )
 
 
 class RejectGroup(msgspec.Struct, frozen=True):
@@ -93,3 +167,18 @@ async def groups(conn: Connection, project_id: str) -> list[RejectGroup]:
         GROUPS_MAX,
     )
     return [RejectGroup(**dict(row)) for row in found]
+
+
+def _clock_columns(clock: Clock | None) -> tuple[int | None, int | None, int | None]:
+    return (None, None, None) if clock is None else (clock.boot, clock.offset_ms, int(clock.state))
+
+
+def _row(row: asyncpg.Record) -> RejectRow:
+    fields = dict(row)
+    boot, offset_ms, state = (fields.pop(name) for name in ("clock_boot", "clock_offset_ms", "clock_state"))
+    clock = UNKNOWN_CLOCK if boot is None else Clock(boot, offset_ms, ClockState(state))
+    return RejectRow(clock=clock, **fields)
+
+
+def _arguments(project_id: str, wanted: RejectFilter) -> tuple[object, ...]:
+    return project_id, wanted.network_id, wanted.code, wanted.since_ms, wanted.until_ms

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
 from cloud.model.claim import Claim, rows_by_epoch
 from cloud.model.output import Output
-from cloud.model.route import next_topic
 from cloud.services import books
+from cloud.services.resolving import Anchors, Records, Registries, anchors_of, by_fate, late, resolve
 from cloud.services.store import Transaction
-from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, ROUTABLE, TRANSPONDER, WRITER
-from protocols.batch import RecordBatch
-from protocols.block import BlockHead, open_block, read_head
-from protocols.messages import Anchor, ClockState, Lane
+from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
+from protocols.block import open_block, read_head
+from protocols.messages import Lane
 from protocols.shipment import (
-    LATE,
+    Consignment,
     MessageBatch,
     Run,
-    concat,
     decode_shipment,
     encode_messages,
     encode_shipment,
@@ -29,20 +25,6 @@ from protocols.shipment import (
     record_places,
     restrict,
 )
-from sync.registry import Registry
-from sync.resolve import NO_ANCHORS, Resolver
-
-Block = tuple[Run, BlockHead, list[RecordBatch]]
-Anchors = Mapping[int, Mapping[int, Sequence[Anchor]]]
-"""By source, then by boot, those of a boot by rising `boot_ms`."""
-
-
-class Registries(Protocol):
-    async def registry(self, project_id: str) -> Registry: ...
-
-    async def refresh(self, project_id: str, at_least_revision: int) -> Registry:
-        """The project's registry, at that revision or a later one."""
-        ...
 
 
 class Processor:
@@ -55,22 +37,17 @@ class Processor:
         self._projects: dict[int, str] = {}
 
     async def handle(self, tx: Transaction, batch: Sequence[bytes], lane: Lane) -> list[Output]:
-        blocks = [
-            (consignment.source_id, *open_block(consignment.block))
-            for data in batch
-            for consignment in decode_shipment(data)
-        ]
-        by_project: dict[str, list[Block]] = {}
-        projects = await self._projects_of(tx, {source_id for source_id, _, _ in blocks})
-        for source_id, head, batches in blocks:
-            run = Run(source_id, head.epoch, head.first_seq, head.records)
-            by_project.setdefault(projects[source_id], []).append((run, head, batches))
+        blocks = [_opened(consignment) for data in batch for consignment in decode_shipment(data)]
+        by_project: dict[str, list[Records]] = {}
+        projects = await self._projects_of(tx, {run.source_id for run, _ in blocks})
+        for run, batches in blocks:
+            by_project.setdefault(projects[run.source_id], []).append((run, batches))
         resolved = {}
-        anchors = await _anchors(tx, blocks)
+        anchors = await anchors_of(tx, blocks)
         for project_id, found in by_project.items():
             registry = await self._registries.registry(project_id)
-            resolved[project_id] = (_resolve(registry, found, anchors), registry.revision)
-        asked = [run for found in by_project.values() for run, _, _ in found]
+            resolved[project_id] = (resolve(registry, found, anchors), registry.revision)
+        asked = [run for found in by_project.values() for run, _ in found]
         claimed = await tx.claim(self.name, asked, held=False)
         outputs = []
         at = 0
@@ -81,7 +58,7 @@ class Processor:
             if not claimed.complete:
                 messages = restrict(messages, parts)
             if lane is Lane.BACKFILL:
-                messages = msgspec.structs.replace(messages, flags=[flags | LATE for flags in messages.flags])
+                messages = late(messages)
             if messages.runs:
                 outputs += await _route(tx, project_id, messages, claimed)
         await tx.settle(claimed)
@@ -125,7 +102,7 @@ class Processor:
         project_id: str,
         messages: MessageBatch,
         revision: int,
-        blocks: Sequence[Block],
+        blocks: Sequence[Records],
         anchors: Anchors,
     ) -> MessageBatch:
         """Makes sure that who looks unknown is unknown by the newest registry there is: while it is held, no device is
@@ -135,39 +112,18 @@ class Processor:
         newest = await tx.newest_revision(project_id, held=True)
         if newest <= revision:
             return messages
-        return _resolve(await self._registries.refresh(project_id, newest), blocks, anchors)
+        return resolve(await self._registries.refresh(project_id, newest), blocks, anchors)
 
 
-def _resolve(registry: Registry, blocks: Sequence[Block], anchors: Anchors) -> MessageBatch:
-    """`anchors` date the records of their own source only: what a gateway calls its boots is its own affair."""
-
-    def dated(block: Block) -> int:
-        source_id = block[0].source_id
-        return source_id if source_id in anchors else 0
-
-    parts = []
-    for source_id, mine in itertools.groupby(blocks, dated):
-        resolver = Resolver(registry, anchors.get(source_id, NO_ANCHORS))
-        for run, _, batches in mine:
-            resolver.add(run, batches)
-        parts.append(resolver.finish())
-    return concat(parts)
-
-
-async def _anchors(tx: Transaction, blocks: Sequence[tuple[int, BlockHead, list[RecordBatch]]]) -> Anchors:
-    """Of the boots whose clock was not synchronized."""
-    boots: dict[int, set[int]] = {}
-    for source_id, _, batches in blocks:
-        for batch in batches:
-            if batch.clock.state is not ClockState.SYNCHRONIZED:
-                boots.setdefault(source_id, set()).add(batch.clock.boot)
-    return {source_id: await tx.anchors(source_id, mine) for source_id, mine in boots.items()}
+def _opened(consignment: Consignment) -> Records:
+    head, batches = open_block(consignment.block)
+    return Run(consignment.source_id, head.epoch, head.first_seq, head.records), batches
 
 
 async def _route(tx: Transaction, project_id: str, messages: MessageBatch, claimed: Claim) -> list[Output]:
     """Writes inbox and rejects, counts, and gives what goes on. The writer's batch names all runs, also those that gave
     it no row, so that its progress stays contiguous."""
-    writer, unknown, stopped = _split(messages)
+    writer, unknown, stopped = by_fate(messages)
     places = record_places(messages.runs) if messages.rejects else []
     rejected = [(*places[reject.record], reject) for reject in messages.rejects]
     if unknown:
@@ -184,15 +140,3 @@ async def _route(tx: Transaction, project_id: str, messages: MessageBatch, claim
             claimed.count(*name, fate, number)
     onward = messages if len(writer) == len(messages) else pick(messages, writer)
     return [Output(WRITER, encode_messages(msgspec.structs.replace(onward, rejects=[])))]
-
-
-def _split(messages: MessageBatch) -> tuple[list[int], list[int], list[int]]:
-    """Rows for the writer, rows of unknown devices, rows that their route stops."""
-    kinds = [
-        1 if not target.device_id else 0 if next_topic(target.route, ROUTABLE) == WRITER else 2
-        for target in messages.targets
-    ]
-    rows: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for i, place in enumerate(messages.target_index):
-        rows[kinds[place]].append(i)
-    return rows

@@ -14,7 +14,7 @@ from cloud.model.output import Output
 from cloud.model.route import next_topic
 from cloud.model.unresolved import InboxRow
 from cloud.services.outputs import Outputs
-from cloud.services.processor import Registries
+from cloud.services.resolving import Registries
 from cloud.services.store import Store, Transaction
 from cloud.topics import ROUTABLE, WRITER
 from protocols.messages import Lane

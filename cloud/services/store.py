@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 
 from cloud.model.claim import Claim
 from cloud.model.output import Output, Unsent
+from cloud.model.rejected import RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from protocols.messages import Anchor, Gap, Lane
 from protocols.shipment import MessageBatch, Reject, Run
@@ -128,6 +129,27 @@ class Transaction(Protocol):
 
     async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
         """`rejected`: the run, the record's seq, and what is wrong with it."""
+        ...
+
+    async def next_reject_replay(self) -> RejectReplay | None:
+        """The oldest that is not finished, locked; one that another transaction has locked is passed over."""
+        ...
+
+    async def rejects_of(self, replay: RejectReplay, limit: int, bytes_max: int) -> list[RejectRow]:
+        """The next rejects that a replay is about, in order; locked. One at least, unless there are none left: then the
+        others as far as their payloads are not larger than `bytes_max` together."""
+        ...
+
+    async def remove_rejects(self, seqs: Sequence[int]) -> None:
+        """These records have decoded."""
+        ...
+
+    async def renew_rejects(self, reasons: Sequence[tuple[int, str, str]]) -> None:
+        """(seq, code, detail): why these records do not decode by now."""
+        ...
+
+    async def advance_reject_replay(self, replay: RejectReplay, *, is_finished: bool) -> None:
+        """Its position and counts are these from now on."""
         ...
 
     async def add_dead_letter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloud.db.current import CurrentRow
 from cloud.db.history import HistoryRow
-from cloud.db.rejects import RejectRow
+from cloud.model.rejected import RejectFilter, RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Store
 from tests.contract.stores import ALIAS_KEY, NETWORK, DeadLetter
@@ -65,23 +65,18 @@ class MemoryPremises:
 
     async def rejects(self, project_id: str) -> list[RejectRow]:
         return [
-            RejectRow(
-                seq,
-                held.source_id,
-                held.epoch,
-                held.record_seq,
-                held.reject.network_id,
-                held.reject.alias_key,
-                held.reject.alias,
-                held.reject.topic,
-                held.reject.code,
-                held.reject.detail,
-                held.reject.received_time,
-                held.reject.payload,
-            )
-            for seq, held in reversed(list(enumerate(self._tables.rejects, 1)))
+            held.row(seq)
+            for seq, held in sorted(self._tables.rejects.items(), reverse=True)
             if held.project_id == project_id
         ]
+
+    async def want_replay(self, project_id: str, wanted: RejectFilter) -> None:
+        found = [
+            row for row in await self.rejects(project_id) if wanted.takes(row.network_id, row.code, row.received_time)
+        ]
+        number = len(self._tables.reject_replays) + 1
+        newest = max((row.seq for row in found), default=0)
+        self._tables.reject_replays[number] = RejectReplay(number, project_id, wanted, newest, 0, len(found))
 
     async def dead_letters(self, project_id: str) -> list[DeadLetter]:
         return [

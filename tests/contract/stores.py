@@ -9,13 +9,13 @@ from typing import Protocol
 import msgspec
 import pytest
 
-from cloud.db import current, history, inbox, rejects, sources
+from cloud.db import current, history, inbox, reject_replays, rejects, sources
 from cloud.db.current import CurrentRow
 from cloud.db.database import Database
 from cloud.db.history import HistoryRow
 from cloud.db.postgres_store import PostgresStore
-from cloud.db.rejects import RejectRow
 from cloud.model.claim import FATES, Claim
+from cloud.model.rejected import RejectFilter, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Store, Transaction
 from protocols.shipment import Run
@@ -65,6 +65,10 @@ class Premises(Protocol):
 
     async def rejects(self, project_id: str) -> list[RejectRow]:
         """The newest first."""
+        ...
+
+    async def want_replay(self, project_id: str, wanted: RejectFilter) -> None:
+        """Of what is rejected by now."""
         ...
 
     async def dead_letters(self, project_id: str) -> list[DeadLetter]: ...
@@ -149,6 +153,10 @@ class PostgresPremises:
     async def rejects(self, project_id: str) -> list[RejectRow]:
         async with self._database.connection() as conn:
             return await rejects.page(conn, project_id, limit=1000)
+
+    async def want_replay(self, project_id: str, wanted: RejectFilter) -> None:
+        async with self._database.transaction() as conn:
+            await reject_replays.create(conn, project_id, wanted)
 
     async def dead_letters(self, project_id: str) -> list[DeadLetter]:
         async with self._database.connection() as conn:

@@ -6,13 +6,15 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from cloud.model.claim import Claim
 from cloud.model.output import Output, Unsent
+from cloud.model.rejected import RejectFilter
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
-from protocols.messages import Anchor, Gap, GapKind, Lane
+from protocols.messages import Anchor, Clock, ClockState, Gap, GapKind, Lane
 from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
 from tests.contract.stores import (
     ALIAS_KEY,
@@ -447,6 +449,98 @@ async def test_of_rows_of_one_time_the_last_received_is_current(premises: Premis
     await premises.store.run(lambda tx: tx.update_current(made, range(4)))
     (held,) = await premises.current("p", device)
     assert (held.value, held.id) == (b"2", record_message_id(EPOCH, 2)), "of two received together, the higher id"
+
+
+async def test_a_replay_of_rejects_takes_those_that_it_is_about_in_order(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    clock = Clock(3, 4, ClockState.RESTORED)
+    codes = ["undecodable", "other", "undecodable", "undecodable", "undecodable"]
+    rejected = [
+        (
+            Run(source, EPOCH, 0, 9),
+            n,
+            Reject(n, code, "d", NETWORK, ALIAS_KEY, "a", "t", NOW + n, b"x" * n, "cbor", clock, n == 2),
+        )
+        for n, code in enumerate(codes)
+    ]
+    await premises.store.run(lambda tx: tx.add_rejects("p", rejected))
+    assert await premises.store.run(lambda tx: tx.next_reject_replay()) is None
+    await premises.want_replay("p", RejectFilter(NETWORK, "undecodable", NOW, NOW + 4))
+    await premises.store.run(lambda tx: tx.add_rejects("p", rejected[:1]))  # later: it is not about this one
+
+    async def look(tx: Transaction) -> list[list[int]]:
+        replay = await tx.next_reject_replay()
+        assert replay is not None
+        assert replay.total == 3
+        taken = [
+            await tx.rejects_of(replay, limit, bytes_max) for limit, bytes_max in ((9, 99), (2, 99), (9, 4), (9, 0))
+        ]
+        (_, late, _) = taken[0]
+        assert (late.codec, late.clock, late.late, taken[0][0].late) == ("cbor", clock, True, False)
+        return [[row.record_seq for row in rows] for rows in taken]
+
+    assert await premises.store.run(look) == [[0, 2, 3], [0, 2], [0, 2], [0]]
+
+    async def go_on(tx: Transaction, finished: bool) -> None:
+        replay = await tx.next_reject_replay()
+        assert replay is not None
+        first, second, _ = await tx.rejects_of(replay, 9, 99)
+        await tx.remove_rejects([first.seq])
+        await tx.renew_rejects([(second.seq, "undecodable", "another reason")])
+        replay = msgspec.structs.replace(replay, position=second.seq, decoded=1, failed=1)
+        await tx.advance_reject_replay(replay, is_finished=finished)
+
+    await premises.store.run(lambda tx: go_on(tx, False))
+
+    async def rest(tx: Transaction) -> tuple[list[int], int, int]:
+        replay = await tx.next_reject_replay()
+        assert replay is not None
+        rows = await tx.rejects_of(replay, 9, 99)
+        await tx.advance_reject_replay(replay, is_finished=True)
+        return [row.record_seq for row in rows], replay.decoded, replay.failed
+
+    assert await premises.store.run(rest) == ([3], 1, 1)
+    assert await premises.store.run(lambda tx: tx.next_reject_replay()) is None
+    left = {(row.record_seq, row.detail) for row in await premises.rejects("p")}
+    assert left == {(0, "d"), (1, "d"), (2, "another reason"), (3, "d"), (4, "d")}
+
+
+async def test_two_processes_share_the_replays(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    reject = Reject(0, "c", "d", NETWORK, ALIAS_KEY, "a", "t", NOW, b"x")
+    await premises.store.run(lambda tx: tx.add_rejects("p", [(Run(source, EPOCH, 0, 1), 0, reject)]))
+    await premises.want_replay("p", RejectFilter())
+    first = await Held(premises, lambda tx: tx.next_reject_replay()).worked()
+    assert await premises.store.run(lambda tx: tx.next_reject_replay()) is None
+    await first.commit()
+    assert await premises.store.run(lambda tx: tx.next_reject_replay()) is not None
+
+
+async def test_rejects_that_another_replay_takes_are_waited_for_and_those_behind_them_follow(
+    premises: Premises,
+) -> None:
+    source = await premises.add_project("p")
+    reject = Reject(0, "c", "d", NETWORK, ALIAS_KEY, "a", "t", NOW, b"x")
+    rejected = [(Run(source, EPOCH, 0, 3), n, reject) for n in range(3)]
+    await premises.store.run(lambda tx: tx.add_rejects("p", rejected))
+    await premises.want_replay("p", RejectFilter())
+    await premises.want_replay("p", RejectFilter())
+
+    async def take_two(tx: Transaction) -> None:
+        replay = await tx.next_reject_replay()
+        assert replay is not None
+        await tx.remove_rejects([row.seq for row in await tx.rejects_of(replay, 2, 99)])
+
+    async def take_of_the_other(tx: Transaction) -> list[int]:
+        replay = await tx.next_reject_replay()
+        assert replay is not None
+        return [row.record_seq for row in await tx.rejects_of(replay, 2, 99)]
+
+    first = await Held(premises, take_two).worked()
+    second = asyncio.ensure_future(premises.store.run(take_of_the_other))
+    assert await waits(second)
+    await first.commit()
+    assert await second == [2]
 
 
 async def test_rejects_and_dead_letters_are_kept_as_they_came(premises: Premises) -> None:

@@ -54,7 +54,7 @@ def _find(cloud: Cloud) -> _Found:
         history[row.record.source_id, row.record.epoch, row.record.first_seq] += 1
         names[body["d"], body["n"]] += 1
     inbox = Counter((held.row.source_id, name_of(held.row.payload)) for held in tables.inbox.values())
-    rejects = Counter((each.source_id, each.epoch, each.record_seq) for each in tables.rejects)
+    rejects = Counter((each.source_id, each.epoch, each.record_seq) for each in tables.rejects.values())
     return _Found(history, names, inbox, rejects)
 
 

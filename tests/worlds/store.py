@@ -16,6 +16,7 @@ import msgspec
 from cloud.db.database import DatabaseBusyError, DatabaseDownError
 from cloud.model.claim import FATES, Claim, Name, OvertakenError, Settlement
 from cloud.model.output import Output, Unsent
+from cloud.model.rejected import UNKNOWN_CLOCK, RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
@@ -79,6 +80,26 @@ class Rejected(msgspec.Struct, frozen=True):
     record_seq: int
     reject: Reject
 
+    def row(self, seq: int) -> RejectRow:
+        given = self.reject
+        return RejectRow(
+            seq,
+            self.source_id,
+            self.epoch,
+            self.record_seq,
+            given.network_id,
+            given.alias_key,
+            given.alias,
+            given.topic,
+            given.code,
+            given.detail,
+            given.received_time,
+            given.payload,
+            given.codec,
+            UNKNOWN_CLOCK if given.clock is None else given.clock,
+            given.late,
+        )
+
 
 class DeadLetter(msgspec.Struct, frozen=True):
     project_id: str
@@ -107,7 +128,10 @@ class Tables:
         self.inbox: dict[int, Unresolved] = {}
         self.unsent: dict[int, tuple[str, Unsent]] = {}
         """By number: hop and output."""
-        self.rejects: list[Rejected] = []
+        self.rejects: dict[int, Rejected] = {}
+        """By number."""
+        self.reject_replays: dict[int, RejectReplay] = {}
+        """By number; those that are not finished."""
         self.dead_letters: list[DeadLetter] = []
         self.keys: dict[bytes, int] = {}
         self.history: dict[tuple[int, int, bytes], HistoryRow] = {}
@@ -133,6 +157,7 @@ class MemoryStore:
         self._open: dict[MemoryTransaction, Process | None] = {}
         self.inbox_seq = 0
         self.unsent_number = 0
+        self.reject_seq = 0
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         for _ in range(ATTEMPTS_MAX):
@@ -195,7 +220,8 @@ class MemoryTransaction(Holder):
         self._inbox: dict[int, Unresolved | None] = {}
         self.unsent_changes: dict[int, tuple[str, Unsent] | None] = {}
         """By number; None: forgotten."""
-        self._rejects: list[Rejected] = []
+        self._rejects: dict[int, Rejected | None] = {}
+        self._reject_replays: dict[int, RejectReplay | None] = {}
         self._dead_letters: list[DeadLetter] = []
         self._keys: dict[bytes, int] = {}
         self.rows: dict[tuple[int, int, bytes], HistoryRow] = {}
@@ -225,7 +251,8 @@ class MemoryTransaction(Holder):
             _overlay(tables.gaps.setdefault(source_id, {}), gaps)
         _overlay(tables.inbox, self._inbox)
         _overlay(tables.unsent, self.unsent_changes)
-        tables.rejects += self._rejects
+        _overlay(tables.rejects, self._rejects)
+        _overlay(tables.reject_replays, self._reject_replays)
         tables.dead_letters += self._dead_letters
         tables.keys.update(self._keys)
         tables.history.update(self.rows)
@@ -423,7 +450,57 @@ class MemoryTransaction(Holder):
 
     async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
         await self._statement()
-        self._rejects += [Rejected(project_id, run.source_id, run.epoch, seq, reject) for run, seq, reject in rejected]
+        for run, seq, reject in rejected:
+            self._store.reject_seq += 1
+            self._rejects[self._store.reject_seq] = Rejected(project_id, run.source_id, run.epoch, seq, reject)
+
+    async def next_reject_replay(self) -> RejectReplay | None:
+        await self._statement()
+        for number in sorted(self._tables.reject_replays):
+            if self._store.locks.is_free(self, ("reject replay", number)):
+                await self._lock(("reject replay", number))
+                return self._tables.reject_replays.get(number)
+        return None
+
+    async def rejects_of(self, replay: RejectReplay, limit: int, bytes_max: int) -> list[RejectRow]:
+        await self._statement()
+        while seqs := self._rejects_of(replay, limit, bytes_max):
+            for seq in seqs:
+                await self._lock(("reject", seq))
+            if rows := [self._tables.rejects[seq].row(seq) for seq in seqs if seq in self._tables.rejects]:
+                return rows
+        return []
+
+    def _rejects_of(self, replay: RejectReplay, limit: int, bytes_max: int) -> list[int]:
+        seqs: list[int] = []
+        size = 0
+        for seq, held in sorted(self._tables.rejects.items()):
+            reject = held.reject
+            if (
+                replay.position < seq <= replay.through_seq
+                and held.project_id == replay.project_id
+                and replay.wanted.takes(reject.network_id, reject.code, reject.received_time)
+                and len(seqs) < limit
+                and (not seqs or size + len(reject.payload) <= bytes_max)
+            ):
+                size += len(reject.payload)
+                seqs.append(seq)
+        return seqs
+
+    async def remove_rejects(self, seqs: Sequence[int]) -> None:
+        await self._statement()
+        self._rejects.update(dict.fromkeys(seqs))
+
+    async def renew_rejects(self, reasons: Sequence[tuple[int, str, str]]) -> None:
+        await self._statement()
+        for seq, code, detail in reasons:
+            held = self._tables.rejects[seq]
+            reject = msgspec.structs.replace(held.reject, code=code, detail=detail)
+            self._rejects[seq] = msgspec.structs.replace(held, reject=reject)
+
+    async def advance_reject_replay(self, replay: RejectReplay, *, is_finished: bool) -> None:
+        await self._statement()
+        self._reject_replays[replay.number] = None if is_finished else replay
 
     async def add_dead_letter(
         self, *, project_id: str, hop: str, topic: str, runs: Sequence[Run], detail: str, data: bytes

@@ -1,0 +1,78 @@
+"""From records to messages in the cloud: what the processor does with blocks, and the replay with what was rejected."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from cloud.model.route import next_topic
+from cloud.services.store import Transaction
+from cloud.topics import ROUTABLE, WRITER
+from protocols.batch import RecordBatch
+from protocols.messages import Anchor, ClockState
+from protocols.shipment import LATE, MessageBatch, Run, concat
+from sync.registry import Registry
+from sync.resolve import NO_ANCHORS, Resolver
+
+Records = tuple[Run, list[RecordBatch]]
+"""Consecutive records of a source, and their numbers."""
+Anchors = Mapping[int, Mapping[int, Sequence[Anchor]]]
+"""By source, then by boot, those of a boot by rising `boot_ms`."""
+
+
+class Registries(Protocol):
+    async def registry(self, project_id: str) -> Registry: ...
+
+    async def refresh(self, project_id: str, at_least_revision: int) -> Registry:
+        """The project's registry, at that revision or a later one."""
+        ...
+
+
+def resolve(registry: Registry, records: Sequence[Records], anchors: Anchors) -> MessageBatch:
+    """`anchors` date the records of their own source only: what a gateway calls its boots is its own affair."""
+
+    def dated(part: Records) -> int:
+        source_id = part[0].source_id
+        return source_id if source_id in anchors else 0
+
+    parts = []
+    for source_id, mine in itertools.groupby(records, dated):
+        resolver = Resolver(registry, anchors.get(source_id, NO_ANCHORS))
+        for run, batches in mine:
+            resolver.add(run, batches)
+        parts.append(resolver.finish())
+    return concat(parts)
+
+
+async def anchors_of(tx: Transaction, records: Sequence[Records]) -> Anchors:
+    """Of the boots whose clock was not synchronized."""
+    boots: dict[int, set[int]] = {}
+    for run, batches in records:
+        for batch in batches:
+            if batch.clock.state is not ClockState.SYNCHRONIZED:
+                boots.setdefault(run.source_id, set()).add(batch.clock.boot)
+    return {source_id: await tx.anchors(source_id, mine) for source_id, mine in boots.items()}
+
+
+def late(messages: MessageBatch) -> MessageBatch:
+    """The same, flagged as what came by the lane `backfill`."""
+    return msgspec.structs.replace(
+        messages,
+        flags=[flags | LATE for flags in messages.flags],
+        rejects=[msgspec.structs.replace(reject, late=True) for reject in messages.rejects],
+    )
+
+
+def by_fate(messages: MessageBatch) -> tuple[list[int], list[int], list[int]]:
+    """Rows for the writer, rows of unknown devices, rows that their route stops."""
+    kinds = [
+        1 if not target.device_id else 0 if next_topic(target.route, ROUTABLE) == WRITER else 2
+        for target in messages.targets
+    ]
+    rows: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for i, place in enumerate(messages.target_index):
+        rows[kinds[place]].append(i)
+    return rows
