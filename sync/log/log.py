@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from protocols.block import BlockHead
 from protocols.messages import Gap, GapKind, Priority
@@ -130,7 +130,7 @@ class Log:
         disk: Disk,
         wall_ms: Callable[[], int],
         new_epoch: Callable[[], int],
-    ) -> Log:
+    ) -> Self:
         """Takes over whatever an earlier process left in the directory, which is made if there is none.
 
         `wall_ms`: Unix milliseconds; `new_epoch`: 63 random bits at each call, called from other threads too. Raises

@@ -11,6 +11,7 @@ from cloud.model.claim import FATES
 from cloud.model.output import Unsent
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
 from protocols.block import read_head
+from protocols.messages import Gap, GapKind
 from protocols.shipment import Run, decode_messages, decode_shipment
 from sync.ranges import Ranges
 from tests.worlds.gateway_book import GatewayBook
@@ -20,6 +21,7 @@ from tests.worlds.store import CurrentValue, MemoryTransaction, Progress, Tables
 from tests.worlds.trace import Trace
 
 RECEIVER: Final = "receiver"
+GAP: Final = "gap"
 ACCOUNT_EVERY: Final = 25
 """Commits between two looks at the accounting."""
 
@@ -44,6 +46,7 @@ class CloudBook:
             book.has = lambda epoch, first, end, source_id=source_id: self.done(RECEIVER, source_id, epoch).covers(
                 first, end
             )
+            book.knows_of = lambda gap, source_id=source_id: self.knows_of(source_id, gap)
 
     def done(self, hop: str, source_id: int, epoch: int) -> Ranges:
         progress = self._tables.progress.get((hop, source_id, epoch))
@@ -52,6 +55,14 @@ class CloudBook:
     def has(self, source_id: int, epoch: int, seq: int) -> bool:
         """Whether the record came: where the receiver crashed before its commit, the processor tells."""
         return any(seq in self.done(hop, source_id, epoch) for hop in (RECEIVER, PROCESSOR))
+
+    def knows_of(self, source_id: int, gap: Gap) -> bool:
+        """Whether the loss is recorded; or the records came, and it is none."""
+        if gap.kind is GapKind.TAIL:
+            held = self._tables.gaps.get(source_id, {}).values()
+            return any((one.epoch, one.first_seq, one.kind) == (gap.epoch, gap.first_seq, gap.kind) for one in held)
+        known = Ranges(part for hop in (GAP, RECEIVER, PROCESSOR) for part in self.done(hop, source_id, gap.epoch))
+        return known.covers(gap.first_seq, gap.end_seq)
 
     def on_synced(self, topic: str, data: bytes) -> None:
         if topic == DEFAULT_PROCESSOR:
@@ -83,6 +94,7 @@ class CloudBook:
                         f"{hop} {settlement.epoch:x} [{first}, {end})",
                     )
         self._check_forgotten(tx)
+        self._check_unknown(tx)
         for (_, _, message_id), row in tx.rows.items():
             if message_id in self._ids:
                 self._laws.broken("no id twice", f"{message_id.hex()}: {row.data!r}")
@@ -137,6 +149,13 @@ class CloudBook:
                     synced = self._synced.get((gone.output.topic, run.source_id, run.epoch), Ranges())
                     if not synced.covers(run.first_seq, run.first_seq + run.count):
                         self._laws.broken("an output is forgotten once JetStream has it synced", f"number {number}")
+
+    def _check_unknown(self, tx: MemoryTransaction) -> None:
+        """A device that is there at the commit has had its sweep, which did not see this message."""
+        for held in tx.new_unresolved:
+            row = held.row
+            if (held.project_id, row.network_id, row.alias_key, row.alias) in self._tables.aliases:
+                self._laws.broken("unknown is who the newest registry does not know", f"{row.alias}: {row.payload!r}")
 
     def check_current(self) -> None:
         """Current values are the newest of history, whatever came when."""

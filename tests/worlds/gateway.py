@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -18,7 +18,7 @@ from edge.listeners.collector import Collector
 from edge.listeners.filling import Waiter
 from edge.recorder import Recorder
 from edge.sender import Sender
-from protocols.messages import Command, Origin
+from protocols.messages import Command, Gap, Origin
 from sync.link.client import LinkClient
 from sync.link.frames import FEATURE_BOOKS, Hello
 from sync.link.regroup import FEATURE as REGROUP
@@ -190,7 +190,7 @@ class Life:
 
     bus: EdgeBus
     anchors: Anchors
-    log: Log
+    log: WatchedLog
     collector: Collector
     recorder: Recorder
     sender: Sender
@@ -227,13 +227,14 @@ class Life:
         self.anchors = Anchors(gateway.anchors, gateway.clock)
         clock = GatewayClock(gateway.clock, self.anchors)
         await up.enter_async_context(self.background.needed("clock", self.anchors.run()))
-        self.log = await Log.open(
+        self.log = await WatchedLog.open(
             FOLDER,
             gateway.settings,
             disk=gateway.disk,
             wall_ms=clock.true_ms,
             new_epoch=lambda: rng.getrandbits(62) + 1,
         )
+        self.log.on_gaps_kept = gateway.book.gaps_kept
         up.push_async_callback(self.log.close)
         bus = self.bus = EdgeBus(gateway.loop, lambda: rng.random() < gateway.bus_loses)
         self.recorder = Recorder(bus, self.log, self.anchors.true_received_ms)
@@ -288,6 +289,17 @@ async def _linked(link: LinkClient) -> AsyncIterator[None]:
         finally:
             stop.set()
             await asyncio.wait((running,), timeout=FAREWELL_S)
+
+
+class WatchedLog(Log):
+    """Says which losses it takes for known in the cloud."""
+
+    on_gaps_kept: Callable[[Sequence[Gap]], None]
+
+    def gaps_kept(self, gaps: Iterable[Gap], has: Iterable[tuple[int, int, int]] = ()) -> None:
+        gaps = list(gaps)
+        self.on_gaps_kept(gaps)
+        super().gaps_kept(gaps, has)
 
 
 class MemoryFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from protocols.block import BlockHead, open_block
-from protocols.messages import Priority
+from protocols.messages import Gap, Priority
 from sync.log.state import State
 from sync.ranges import Ranges
 from tests.worlds.devices import Name, name_of
@@ -57,6 +57,8 @@ class GatewayBook:
         self.acknowledged_names: set[Name] = set()
         self.has: Callable[[int, int, int], bool] = lambda epoch, first, end: True
         """Whether the cloud has these records for good."""
+        self.knows_of: Callable[[Gap], bool] = lambda gap: True
+        """Whether the cloud has this loss for good, or the records after all."""
         self.state_harmed = False
         """What the log remembers beside its blocks was damaged, or is older than they are."""
         self._laws = laws
@@ -130,3 +132,11 @@ class GatewayBook:
         self._trace.add(self.name, "accepted", f"{epoch:x}", first, end)
         if not self.has(epoch, first, end):
             self._laws.broken("accepted means synced in the cloud", f"{self.name} {epoch:x} [{first}, {end})")
+
+    def gaps_kept(self, gaps: Iterable[Gap]) -> None:
+        """The log will not tell of them any more, but to be sure."""
+        for gap in gaps:
+            if not self.knows_of(gap):
+                self._laws.broken(
+                    "a gap is kept once the cloud has it", f"{self.name} {gap.epoch:x} [{gap.first_seq}, {gap.end_seq})"
+                )

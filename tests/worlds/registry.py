@@ -14,7 +14,7 @@ from tests.worlds.store import MemoryStore, MemoryTransaction
 PROJECT: Final = "p"
 NETWORKS: Final = (Network(PLAIN), Network(KEYED, spec=CodecSpec(key_paths=("boot", "seq"))))
 LAG_S: Final = 0.2
-"""How far a replica is behind at most."""
+"""How far a replica is behind at most, unless a world wants it further."""
 
 
 class WorldRegistry:
@@ -23,6 +23,7 @@ class WorldRegistry:
     def __init__(self, loop: SimulatedLoop, store: MemoryStore) -> None:
         self.devices: list[Device] = []
         self.revision = 1
+        self.lag_s = LAG_S
         self._loop = loop
         self._store = store
         self._replicas: list[Replica] = []
@@ -45,7 +46,7 @@ class WorldRegistry:
         self._store.tables.revisions[PROJECT] = self.revision
         self._store.locks.release(tx)
         for replica in list(self._replicas):
-            self._loop.outside(LAG_S * self._loop.random.random(), replica.catch_up)
+            self._loop.outside(self.lag_s * self._loop.random.random(), replica.catch_up)
 
     def replica(self) -> Replica:
         """For a new process."""

@@ -1,4 +1,7 @@
-"""Seeds whose worlds broke a law once: always run. Each beside what was wrong."""
+"""Seeds whose worlds broke a law once: always run. Each beside what was wrong.
+
+They mean something only as long as their worlds draw the same: compare `--trace` before and after a change of worlds.
+"""
 
 from __future__ import annotations
 

@@ -217,6 +217,8 @@ class MemoryTransaction(Holder):
         self._tables = store.tables
         self._anchors: dict[int, dict[tuple[int, int], Anchor]] = {}
         self._gaps: dict[int, dict[tuple[int, int, bool], Gap | None]] = {}
+        self.new_unresolved: list[Unresolved] = []
+        """Put into the inbox here."""
         self._inbox: dict[int, Unresolved | None] = {}
         self.unsent_changes: dict[int, tuple[str, Unsent] | None] = {}
         """By number; None: forgotten."""
@@ -353,7 +355,7 @@ class MemoryTransaction(Holder):
         for i in rows:
             target, (run, seq) = batch.targets[batch.target_index[i]], places[batch.record[i]]
             self._store.inbox_seq += 1
-            self._inbox[self._store.inbox_seq] = Unresolved(
+            added = self._inbox[self._store.inbox_seq] = Unresolved(
                 target.project_id,
                 record_message_id(run.epoch, seq, batch.message_index[i]),
                 InboxRow(
@@ -373,6 +375,7 @@ class MemoryTransaction(Holder):
                     _time_error_ms(batch, i),
                 ),
             )
+            self.new_unresolved.append(added)
 
     async def replayable(self, limit: int) -> list[tuple[int, int]]:
         await self._statement()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -34,6 +34,13 @@ KINDS: Final = (
 """Of a gateway's devices."""
 MESSAGES: Final = 42
 """Of a device: 1,008 altogether."""
+GROWING_EVERY: Final = 3
+"""One world of so many is growing: more devices come to be known while it runs, so the inbox is replayed in several
+rounds, and its registry's replicas are behind for longer, so that messages are processed meanwhile."""
+GROWING_KINDS: Final = (*KINDS, Kind.LATE, Kind.LATE)
+GROWING_MESSAGES: Final = 34
+"""Of a device there: 1,020 altogether."""
+GROWING_LAG_S: Final = 1.0
 BATCHES: Final = 20
 """Of the user's own process at a gateway."""
 FAULTS: Final = 24
@@ -69,8 +76,14 @@ class World:
         ]
         self.watches = [StandingWatch(gateway) for gateway in self.gateways]
         self.cloud = Cloud(self.loop, self._more_random(), self.laws, self.trace, self.gateways)
+        growing = seed % GROWING_EVERY == 1
+        if growing:
+            self.cloud.registry.lag_s = GROWING_LAG_S
+        kinds, messages = (GROWING_KINDS, GROWING_MESSAGES) if growing else (KINDS, MESSAGES)
         self.devices = [
-            self._device(gateway, f"{gateway.name}-{kind.value}", kind) for gateway in self.gateways for kind in KINDS
+            self._device(gateway, _name(gateway, kinds, place), kind, messages)
+            for gateway in self.gateways
+            for place, kind in enumerate(kinds)
         ]
         self.publishers = [self._publisher(gateway, f"{gateway.name}-{Kind.OWN.value}") for gateway in self.gateways]
         self.faults = Faults(self.loop, self._more_random(), self.trace, self.gateways, self.cloud)
@@ -104,14 +117,14 @@ class World:
         """Apart, so that what one part draws changes nothing for the others."""
         return random.Random(self.random.getrandbits(64))
 
-    def _device(self, gateway: Gateway, name: str, kind: Kind) -> Device:
+    def _device(self, gateway: Gateway, name: str, kind: Kind, messages: int) -> Device:
         network_id = KEYED if kind is Kind.KEYED else PLAIN
         device = Device(
             self.loop,
             self._more_random(),
             name,
             kind,
-            messages=MESSAGES,
+            messages=messages,
             until_s=FAULTS_S * 0.9,
             network_id=network_id,
         )
@@ -188,3 +201,9 @@ class World:
         devices = [each.name for each in (*self.devices, *self.publishers) if not each.done]
         sites = [f"{gateway.name}: {gateway.standing}" for gateway in self.gateways if not gateway.drained]
         return f"devices {devices}; {'; '.join(sites)}; cloud {self.cloud.standing}"
+
+
+def _name(gateway: Gateway, kinds: Sequence[Kind], place: int) -> str:
+    """Of a device: the second of a kind has a number."""
+    before = kinds[:place].count(kinds[place])
+    return f"{gateway.name}-{kinds[place].value}" + (f"-{before + 1}" if before else "")
