@@ -11,9 +11,10 @@ RATE_OVER_S: Final = 15.0
 
 
 class Rate:
-    """A count per second that forgets: each count weighs less by exp(-age / RATE_OVER_S)."""
+    """A count per second that forgets: each count weighs less by exp(-age / over_s)."""
 
-    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+    def __init__(self, monotonic_s: Callable[[], float], over_s: float = RATE_OVER_S) -> None:
+        self._over_s = over_s
         self._monotonic_s = monotonic_s
         self._weighed = 0.0
         self._at_s = self._started_s = monotonic_s()
@@ -24,10 +25,10 @@ class Rate:
 
     def per_s(self) -> float:
         self._age()
-        # Until RATE_OVER_S have passed, the mean is over less time than that.
-        return self._weighed / (RATE_OVER_S * (1.0 - math.exp((self._started_s - self._at_s) / RATE_OVER_S)) or 1.0)
+        # Until over_s have passed, the mean is over less time than that.
+        return self._weighed / (self._over_s * (1.0 - math.exp((self._started_s - self._at_s) / self._over_s)) or 1.0)
 
     def _age(self) -> None:
         now_s = self._monotonic_s()
-        self._weighed *= math.exp((self._at_s - now_s) / RATE_OVER_S)
+        self._weighed *= math.exp((self._at_s - now_s) / self._over_s)
         self._at_s = now_s

@@ -62,8 +62,9 @@ class _Part(msgspec.Struct, frozen=True):
 class Audience(Protocol):
     """Who wants to see resolved messages, here on the gateway."""
 
-    def add(self, batch: MessageBatch) -> None:
-        """Sees each batch before it is published: latest values, rejects, tails of the status page."""
+    def add(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
+        """Sees each batch before it is published: latest values, rejects, tails of the status page. `listeners`: who
+        took each record, by its place among the records of all runs."""
         ...
 
     @property
@@ -105,7 +106,7 @@ class LocalResolver:
                 started_s = time.perf_counter()
                 batch = self._resolve(parts)
                 self._count(batch)
-                self._audience.add(batch)
+                self._audience.add(batch, _listeners(parts))
                 is_read = self._has_readers()
                 if is_read:
                     await self._publish(batch)
@@ -165,6 +166,15 @@ class LocalResolver:
         unknown = {place for place, target in enumerate(batch.targets) if not target.device_id}
         if unknown:
             self.counts.unresolved += sum(place in unknown for place in batch.target_index)
+
+
+def _listeners(parts: Sequence[_Part]) -> list[str]:
+    """Of each record, in order."""
+    found: list[str] = []
+    for part in parts:
+        names = [origin.listener for origin in part.batch.origins]
+        found += [names[place] for place in part.batch.origin_index]
+    return found
 
 
 def _cut(part: _Part, first: int, rows_max: int) -> _Part:

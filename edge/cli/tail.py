@@ -25,6 +25,7 @@ def tail(
     device: Annotated[
         str, typer.Option("--device", help="Only this one: alias, alias_key:alias, network:alias_key:alias or number.")
     ] = "",
+    listener: Annotated[str, typer.Option("--listener", help="Only what this listener took or refused.")] = "",
     rejected: Annotated[bool, typer.Option("--rejected", help="Only what was turned away.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -35,12 +36,11 @@ def tail(
     if rejected:
         from edge.status.rejects import Rejections
 
-        for event in last_rejected(gateway.get("/rejects", Rejections), device):
+        for event in last_rejected(gateway.get("/rejects", Rejections), device, listener):
             print(msgspec.json.encode(event).decode() if as_json else line(msgspec.to_builtins(event)), flush=True)
         print("waiting for the next one", file=sys.stderr)
-    query = {"device": device} if device else {}
-    if rejected:
-        query["rejected"] = "1"
+    filters = {"device": device, "listener": listener, "rejected": "1" if rejected else ""}
+    query = {name: value for name, value in filters.items() if value}
     for name, data in gateway.events("/tail", **query):
         if name == "gap":
             print(f"missed {msgspec.json.decode(data)['missed']:,}: they came too fast to be shown", file=sys.stderr)
@@ -51,18 +51,20 @@ def tail(
     print("the gateway stopped", file=sys.stderr)
 
 
-def last_rejected(known: Rejections, device: str) -> list[RejectedEvent | RefusedEvent]:
+def last_rejected(known: Rejections, device: str, listener: str = "") -> list[RejectedEvent | RefusedEvent]:
     """The last SHOWN_MAX, as events of the tail, oldest first."""
     from edge.status.tail import TailFilter, refused_event, rejected_event
 
-    wanted = TailFilter(device)
+    wanted = TailFilter(device, listener)
     events: list[tuple[int, RejectedEvent | RefusedEvent]] = [
         (one.received_time, rejected_event(one))
         for one in reversed(known.rejected)
-        if wanted.takes(one.network, one.alias_key, one.alias)
+        if wanted.takes_from(one.listener) and wanted.takes(one.network, one.alias_key, one.alias)
     ]
     events += [
-        (one.time_ms, refused_event(one)) for one in reversed(known.refused) if wanted.takes_login("", one.user_name)
+        (one.time_ms, refused_event(one))
+        for one in reversed(known.refused)
+        if wanted.takes_from(one.listener) and wanted.takes_login("", one.user_name)
     ]
     events.sort(key=lambda timed: timed[0])
     return [event for _, event in events[-SHOWN_MAX:]]

@@ -2,10 +2,10 @@
 
 /            the page                          /accounting   where every record is, and each part's figures
 /healthz     the process answers               /rates        each of the last seconds
-/readyz      devices can be served, or 503     /latest       the devices' latest values
+/readyz      devices can be served, or 503     /latest       devices heard and their values
 /metrics     for Prometheus                    /rejects      what was turned away, with its bytes
 /where?id=…  where a record is
-/tail?device=…&rejected=1    messages as they come, as server-sent events
+/tail?device=…&listener=…&rejected=1    messages as they come, as server-sent events
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final
 
 from edge.status.accounting import refused_records
 from edge.status.http import HTML, TEXT, Answer, Request, Stream, as_json, problem
+from edge.status.latest import DevicesHeard
 from edge.status.tail import CLIENTS_MAX, Tail, TailClient, TailFilter
 from edge.status.view import GatewayView
 from edge.status.where import UnreadableIdError, where
@@ -71,7 +72,7 @@ class StatusApi:
 
     def _latest(self) -> Answer:
         latest = self._view.messages.latest
-        return as_json({"devices": latest.devices(), "forgotten": latest.forgotten})
+        return as_json(DevicesHeard(latest.devices(), latest.forgotten))
 
     def _read_metrics(self) -> Answer:
         if self._metrics is None:
@@ -95,7 +96,9 @@ class StatusApi:
             return problem(400, "id", str(error))
 
     def _tail(self, request: Request) -> Answer | Stream:
-        wanted = TailFilter(request.query.get("device", ""), request.query.get("rejected", "") in ("1", "true"))
+        query = request.query
+        rejected_only = query.get("rejected", "") in ("1", "true")
+        wanted = TailFilter(query.get("device", ""), query.get("listener", ""), rejected_only)
         tail = self._view.messages.tail
         client = tail.open(wanted)
         if client is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -45,6 +45,7 @@ class Rejected(msgspec.Struct, frozen=True):
     alias_key: str
     alias: str
     topic: str
+    listener: str
     payload: Payload
 
 
@@ -76,10 +77,11 @@ class Rejects:
         self.counts: dict[str, int] = {}
         self._last: deque[Rejected] = deque(maxlen=KEPT_MAX)
 
-    def add(self, batch: MessageBatch) -> None:
+    def add(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
+        """`listeners`: of each record, by its place."""
         for reject in batch.rejects:
             self.counts[reject.code] = self.counts.get(reject.code, 0) + 1
-        self._last.extend(rejected(reject) for reject in batch.rejects[-PER_BATCH_MAX:])
+        self._last.extend(rejected(reject, listeners) for reject in batch.rejects[-PER_BATCH_MAX:])
 
     def all(self, refusals: Iterable[Refusals]) -> Rejections:
         packets = [packet for of_listener in refusals for packet in refused_packets(of_listener)]
@@ -96,7 +98,7 @@ def counts(refusals: Iterable[Refusals]) -> dict[str, int]:
     return total
 
 
-def rejected(reject: Reject) -> Rejected:
+def rejected(reject: Reject, listeners: Sequence[str]) -> Rejected:
     return Rejected(
         reject.received_time,
         reject.code,
@@ -105,6 +107,7 @@ def rejected(reject: Reject) -> Rejected:
         reject.alias_key,
         reject.alias,
         reject.topic,
+        listeners[reject.record],
         payload_of(reject.payload),
     )
 

@@ -35,6 +35,7 @@ class Message(msgspec.Struct, frozen=True, tag_field="kind", tag="message"):
     device_id: int
     received_time: int
     event_time: int
+    listener: str
     data: msgspec.Raw | None
     """The attributes; None where they are too large to be shown."""
     size: int
@@ -60,7 +61,12 @@ def refused_event(one: RefusedPacket) -> RefusedEvent:
 class TailFilter(msgspec.Struct, frozen=True):
     device: str = ""
     """An alias, `key:alias`, `network:key:alias` or a device's number; empty: all."""
+    listener: str = ""
+    """The name of a listener; empty: all."""
     rejected_only: bool = False
+
+    def takes_from(self, listener: str) -> bool:
+        return self.listener in ("", listener)
 
     def takes(self, network: str, alias_key: str, alias: str, device_id: int = 0) -> bool:
         if not self.device:
@@ -103,18 +109,22 @@ class TailClient:
         self._closed = True
         self._arrived.set()
 
-    def offer(self, batch: MessageBatch) -> None:
-        """Builds no more events than are kept, however large the batch."""
+    def offer(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
+        """Builds no more events than are kept, however large the batch. `listeners`: of each record, by its place."""
         wanted = self._wanted
         if not wanted.rejected_only:
-            self._offer_messages(batch, _rows(batch, wanted))
-        rejects = [one for one in batch.rejects if wanted.takes(one.network_id, one.alias_key, one.alias)]
+            self._offer_messages(batch, listeners, _rows(batch, listeners, wanted))
+        rejects = [
+            one
+            for one in batch.rejects
+            if wanted.takes_from(listeners[one.record]) and wanted.takes(one.network_id, one.alias_key, one.alias)
+        ]
         self._miss(len(rejects) - EVENTS_MAX)
         for one in rejects[-EVENTS_MAX:]:
-            self._put(_encode(rejected_event(rejected(one))))
+            self._put(_encode(rejected_event(rejected(one, listeners))))
 
     def offer_refused(self, listener: str, network: str, refused: Refused) -> None:
-        if self._wanted.takes_login(network, refused.user_name):
+        if self._wanted.takes_from(listener) and self._wanted.takes_login(network, refused.user_name):
             self._put(
                 _encode(
                     RefusedEvent(
@@ -129,7 +139,7 @@ class TailClient:
                 )
             )
 
-    def _offer_messages(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+    def _offer_messages(self, batch: MessageBatch, listeners: Sequence[str], rows: Sequence[int]) -> None:
         self._miss(len(rows) - EVENTS_MAX)
         for row in rows[-EVENTS_MAX:]:
             target = batch.targets[batch.target_index[row]]
@@ -144,6 +154,7 @@ class TailClient:
                         device_id=target.device_id,
                         received_time=batch.received_time[row],
                         event_time=batch.event_time[row],
+                        listener=listeners[batch.record[row]],
                         data=msgspec.Raw(data) if len(data) <= DATA_BYTES_MAX else None,
                         size=len(data),
                     )
@@ -163,13 +174,14 @@ class TailClient:
         self._arrived.set()
 
 
-def _rows(batch: MessageBatch, wanted: TailFilter) -> Sequence[int]:
-    if not wanted.device:
-        return range(len(batch))
-    places = {place for place, target in enumerate(batch.targets) if _takes(wanted, target)}
-    if not places:
-        return ()
-    return [row for row, place in enumerate(batch.target_index) if place in places]
+def _rows(batch: MessageBatch, listeners: Sequence[str], wanted: TailFilter) -> Sequence[int]:
+    rows: Sequence[int] = range(len(batch))
+    if wanted.device:
+        places = {place for place, target in enumerate(batch.targets) if _takes(wanted, target)}
+        rows = [row for row, place in enumerate(batch.target_index) if place in places] if places else ()
+    if wanted.listener:
+        rows = [row for row in rows if listeners[batch.record[row]] == wanted.listener]
+    return rows
 
 
 def _takes(wanted: TailFilter, target: Target) -> bool:
@@ -200,9 +212,9 @@ class Tail:
         if client in self._clients:
             self._clients.remove(client)
 
-    def offer(self, batch: MessageBatch) -> None:
+    def offer(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
         for client in self._clients:
-            client.offer(batch)
+            client.offer(batch, listeners)
 
     def offer_refused(self, listener: str, network: str, refused: Refused) -> None:
         for client in self._clients:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from edge.listeners.refusals import Refused
 from edge.status.accounting import Accounting, Parts, accounting, oldest_pending_ms, refused_records
@@ -24,10 +25,10 @@ class MessageView:
         self.rejects = Rejects()
         self.tail = Tail()
 
-    def add(self, batch: MessageBatch) -> None:
-        self.rejects.add(batch)
-        self.latest.add(batch)
-        self.tail.offer(batch)
+    def add(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
+        self.rejects.add(batch, listeners)
+        self.latest.add(batch, listeners)
+        self.tail.offer(batch, listeners)
 
     @property
     def is_watching(self) -> bool:

@@ -15,6 +15,7 @@ from rich.emoji import Emoji
 
 from edge.cli import app
 from edge.cli.config import check
+from edge.cli.devices import rate
 from edge.cli.gateway import RunningGateway
 from edge.cli.log import export
 from edge.cli.status import backlog_line, clock_line, duration, link_line, rows, size
@@ -229,6 +230,13 @@ def test_sizes() -> None:
 MESSAGE = {"kind": "message", "network": "quay", "alias_key": "serial", "alias": "pump", "device_id": 1,
            "received_time": NOW_MS, "data": {"n": 1}, "size": 7}  # fmt: skip
 PAYLOAD = {"size": 3, "hex": "78797a", "text": "xyz"}
+
+
+@pytest.mark.parametrize(
+    ("per_min", "shown"), [(None, ""), (1200.0, "20.0/s"), (6.0, "6.0/min"), (0.5, "30.0/h"), (0.0, "0.0/h")]
+)
+def test_a_rate_is_shown_by_a_unit_that_fits(per_min: float | None, shown: str) -> None:
+    assert rate(per_min) == shown
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ class World:
         self.registry.apply(registry())
         self.hub = hub
         self.seen: list[MessageBatch] = []
+        self.listeners: list[str] = []
         self.came = asyncio.Event()
         self.is_watching = True
         self.resolver = LocalResolver(
@@ -40,8 +41,9 @@ class World:
         )
         self._counter = 0
 
-    def add(self, batch: MessageBatch) -> None:
+    def add(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
         self.seen.append(batch)
+        self.listeners += listeners
         self.came.set()
 
     async def log_batch(self, alias: str, *payloads: bytes) -> None:
@@ -93,6 +95,7 @@ async def test_each_record_is_resolved_rejected_or_unresolved(world: World) -> N
     counts = world.resolver.counts
     assert (counts.messages, counts.rejected, counts.unresolved, counts.skipped) == (3, 1, 1, 0)
     assert [reject.payload for batch in world.seen for reject in batch.rejects] == [b'{"temperature":']
+    assert world.listeners == ["mqtt"] * 4
     assert world.resolver.behind_bytes == 0
 
 

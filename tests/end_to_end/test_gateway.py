@@ -82,6 +82,10 @@ async def test_a_message_from_the_device_to_every_command(site: Site, tmp_path: 
         tail.terminate()
         await tail.wait()
         assert (event["alias"], event["device_id"], event["data"]) == ("pump", 1, payload)
+        (heard,) = json.loads(await shown("devices", *config, "--json"))
+        assert (heard["device"], heard["known"], heard["listener"]) == ("quay:serial:pump", "device 1", "mqtt")
+        assert "quay:serial:pump" in await shown("devices", *config, "--listener", "mqtt")
+        assert json.loads(await shown("devices", *config, "--listener", "other", "--json")) == []
         seen = json.loads(await shown("status", *config, "--json"))
         assert seen["closed"]
         assert seen["totals"]["logged"] == seen["totals"]["pending"] >= 1

@@ -7,7 +7,7 @@ from tests.edge.status.messages import resolved
 
 def test_a_rejected_record_is_kept_with_reason_and_bytes() -> None:
     rejects = Rejects()
-    rejects.add(resolved(("pump", b'{"n":1}'), ("pump", b'{"n":'), ("stranger", b"\xff\x00")))
+    rejects.add(*resolved(("pump", b'{"n":1}'), ("pump", b'{"n":'), ("stranger", b"\xff\x00")))
     newest, oldest = rejects.all([]).rejected
     assert (oldest.alias, oldest.code, oldest.topic, oldest.payload.text) == ("pump", "undecodable", "up", '{"n":')
     assert (newest.alias, newest.payload.hex, newest.payload.text) == ("stranger", "ff00", None)
@@ -31,7 +31,7 @@ def test_refused_packets_of_all_listeners_are_shown_newest_first() -> None:
 def test_a_flood_costs_no_more_than_what_is_kept_and_is_counted_whole() -> None:
     rejects = Rejects()
     for _ in range(10):
-        rejects.add(resolved(*(("pump", b"x") for _ in range(200))))
+        rejects.add(*resolved(*(("pump", b"x") for _ in range(200))))
     assert len(rejects.all([]).rejected) <= KEPT_MAX
     assert rejects.counts == {"undecodable": 2000}
 

@@ -14,8 +14,8 @@ from tests.edge.status.messages import resolved
 MIXED = resolved(("pump", b'{"n":1}'), ("stranger", b'{"n":2}'), ("pump", b'{"n":'), ("stranger", b"x"))
 
 
-def client(tail: Tail, device: str = "", *, rejected_only: bool = False) -> TailClient:
-    opened = tail.open(TailFilter(device, rejected_only))
+def client(tail: Tail, device: str = "", *, listener: str = "", rejected_only: bool = False) -> TailClient:
+    opened = tail.open(TailFilter(device, listener, rejected_only))
     assert opened is not None
     return opened
 
@@ -33,7 +33,7 @@ def short(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
 async def test_messages_unknown_ones_and_rejects_come_in_order() -> None:
     tail = Tail()
     one = client(tail)
-    tail.offer(MIXED)
+    tail.offer(*MIXED)
     found, missed = await events(one)
     assert missed == 0
     assert short(found) == [
@@ -50,21 +50,36 @@ async def test_messages_unknown_ones_and_rejects_come_in_order() -> None:
 async def test_a_device_is_followed_by_any_of_its_names(name: str) -> None:
     tail = Tail()
     one = client(tail, name)
-    tail.offer(MIXED)
+    tail.offer(*MIXED)
     assert short((await events(one))[0]) == [("message", "pump"), ("rejected", "pump")]
 
 
 async def test_a_device_is_followed_by_its_number() -> None:
     tail = Tail()
     one = client(tail, "1")
-    tail.offer(MIXED)
+    tail.offer(*MIXED)
     assert short((await events(one))[0]) == [("message", "pump")]
+
+
+async def test_a_listener_is_followed_with_all_that_it_took_and_refused() -> None:
+    tail = Tail()
+    one = client(tail, listener="coap")
+    tail.offer(*MIXED)
+    tail.offer(*resolved(("pump", b'{"n":3}'), ("pump", b"x"), listener="coap"))
+    for listener in ("mqtt", "coap"):
+        tail.offer_refused(listener, "quay", Refused(5, "unknown_user", "no", "10.0.0.1:9", "stranger", b"\x10"))
+    found, _ = await events(one)
+    assert [(event["kind"], event["listener"]) for event in found] == [
+        ("message", "coap"),
+        ("rejected", "coap"),
+        ("refused", "coap"),
+    ]
 
 
 async def test_only_what_was_turned_away() -> None:
     tail = Tail()
     one = client(tail, rejected_only=True)
-    tail.offer(MIXED)
+    tail.offer(*MIXED)
     tail.offer_refused("mqtt", "quay", Refused(5, "wrong_password", "no", "10.0.0.1:9", "pump", b"\x10"))
     found, _ = await events(one)
     assert [event["kind"] for event in found] == ["rejected", "rejected", "refused"]
@@ -75,7 +90,7 @@ async def test_a_slow_client_is_told_what_it_missed_and_gets_the_newest() -> Non
     tail = Tail()
     one = client(tail)
     for number in range(4):
-        tail.offer(flood(EVENTS_MAX // 2 + 10, number))
+        tail.offer(*flood(EVENTS_MAX // 2 + 10, number))
     found, missed = await events(one)
     assert len(found) == EVENTS_MAX
     assert missed == 4 * (EVENTS_MAX // 2 + 10) - EVENTS_MAX
@@ -85,7 +100,7 @@ async def test_a_slow_client_is_told_what_it_missed_and_gets_the_newest() -> Non
 async def test_of_a_huge_batch_only_the_end_is_made_into_events() -> None:
     tail = Tail()
     one = client(tail)
-    tail.offer(flood(3 * EVENTS_MAX, 0))
+    tail.offer(*flood(3 * EVENTS_MAX, 0))
     found, missed = await events(one)
     assert (len(found), missed) == (EVENTS_MAX, 2 * EVENTS_MAX)
 
@@ -97,7 +112,7 @@ def flood(rows: int, number: int) -> MessageBatch:
 async def test_large_attributes_are_left_out_with_their_size() -> None:
     tail = Tail()
     one = client(tail)
-    tail.offer(resolved(("pump", msgspec.json.encode({"text": "x" * DATA_BYTES_MAX}))))
+    tail.offer(*resolved(("pump", msgspec.json.encode({"text": "x" * DATA_BYTES_MAX}))))
     (event,), _ = await events(one)
     assert event["data"] is None
     assert event["size"] > DATA_BYTES_MAX
