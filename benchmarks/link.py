@@ -33,7 +33,7 @@ from protocols.limits import LINK_FRAME_BYTES_MAX
 from protocols.messages import Clock, ClockState, Command, Lane, Origin, Priority
 from sync.link.asgi import LinkApp
 from sync.link.client import LinkClient
-from sync.link.frames import CommandProgress, Hello
+from sync.link.frames import CommandKept, CommandProgress, Hello
 from sync.link.ports import Parcel, Room
 from sync.link.regroup import FEATURE
 from sync.link.server import GatewaySession, unix_ms
@@ -147,6 +147,12 @@ class _Downlink:
         pass
 
     async def command_arrived(self, command: Command) -> None:
+        pass
+
+    def linked(self, *, confirmed: bool) -> None:
+        pass
+
+    def command_kept(self, kept: CommandKept) -> None:
         pass
 
 

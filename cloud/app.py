@@ -34,6 +34,7 @@ from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
 from cloud.services.catalog import PIPELINE, pipeline_service
+from cloud.services.commands import Commands
 from cloud.services.credit import CreditWatch
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
@@ -111,7 +112,8 @@ class _Process:
         self._receiver = Receiver(bus, self._store)
         self._standings = Standings(database, unix_ms)
         self._credit = CreditWatch(bus.stats)
-        self._links = Links(self._receiver, feed, database, self._standings, self._credit, unix_ms)
+        self._commands = Commands(database, unix_ms)
+        self._links = Links(self._receiver, feed, database, self._standings, self._credit, self._commands, unix_ms)
 
     async def run(self, http: HttpServer | None, stop: asyncio.Event, engines: Engines) -> None:
         inner: dict[str, Run] = {"engines": engines.supervise, "registry": self._feed.run}
@@ -144,6 +146,7 @@ class _Process:
             inner["receiver"] = self._receiver.run
             inner["credit"] = self._credit.run
             inner["standings"] = self._standings.run
+            inner["commands"] = self._commands.run
             outer["links"] = self._links.run
             self._monitoring.count(lambda: _labelled("receiver", self._receiver.counts))
             self._monitoring.gauge("gateways_connected", "gateways connected here", lambda: self._links.connected)

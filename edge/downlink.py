@@ -10,7 +10,7 @@ from edge.listeners.listener import Listener
 from edge.listeners.way import CommandRefusedError, DeviceAbsentError, DeviceGoneError
 from edge.replica import Replica
 from protocols.messages import Command, CommandState
-from sync.link.frames import CommandProgress
+from sync.link.frames import CommandKept, CommandProgress
 from sync.registry import RegistryChange
 from tidegate.logs import get_logger
 
@@ -65,6 +65,12 @@ class GatewayDownlink:
         task = asyncio.create_task(self._carry_out(command), name=f"command {command.id}")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+
+    def linked(self, *, confirmed: bool) -> None:
+        """Reports that could not be sent are tried again by whoever has them."""
+
+    def command_kept(self, kept: CommandKept) -> None:
+        """Not asked for: nothing is kept beyond the report."""
 
     async def close(self) -> None:
         """Gives up what is under way: the cloud has the commands, and sends them again."""

@@ -7,6 +7,9 @@ from typing import Final
 PAYLOAD_BYTES_MAX: Final = 256 * 1024
 """One record's payload. Larger things are files; a batch must hold several payloads and stay one NATS message."""
 
+COMMAND_PAYLOAD_BYTES_MAX: Final = 64 * 1024
+"""One command's payload: settings, not firmware; and no packet to a small device should be larger."""
+
 BATCH_RECORDS_MAX: Final = 4096
 """Records in one batch: bounds what a bad batch can spoil, and how long one decode holds the event loop (4 ms)."""
 

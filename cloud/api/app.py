@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from cloud.api import (
     accounting,
     blueprints,
+    commands,
     current,
     devices,
     gaps,
@@ -39,6 +40,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     blueprints.router,
     current.router,
     history.router,
+    commands.router,
     devices.router,
     gateways.router,
     gateways.enrolment_router,

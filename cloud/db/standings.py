@@ -78,7 +78,7 @@ async def of_project(conn: Connection, project_id: str | None) -> list[GatewaySt
 
 
 async def carriers(conn: Connection, project_id: str, device_id: int) -> dict[int, str]:
-    """Source id to gateway id, of those gateways that carried the device's last messages."""
+    """Source id to gateway id, of those gateways that carried the device's last messages, the last one first."""
     rows = await conn.fetch(
         """SELECT coalesce(record, id) AS record FROM history WHERE project_id = $1 AND device_id = $2
            ORDER BY event_time DESC, id DESC LIMIT $3""",
@@ -87,13 +87,14 @@ async def carriers(conn: Connection, project_id: str, device_id: int) -> dict[in
         LAST_MESSAGES,
     )
     records = [record_of(row["record"].bytes) for row in rows]
+    epochs = list(dict.fromkeys(record.epoch for record in records if record is not None))
     found = await conn.fetch(
-        """SELECT DISTINCT s.id, s.gateway_id FROM hop_progress p JOIN source s ON s.id = p.source_id
+        """SELECT DISTINCT s.id, s.gateway_id, p.epoch FROM hop_progress p JOIN source s ON s.id = p.source_id
            WHERE p.epoch = ANY($2::bigint[]) AND s.project_id = $1 AND s.gateway_id IS NOT NULL""",
         project_id,
-        list({record.epoch for record in records if record is not None}),
+        epochs,
     )
-    return {row["id"]: row["gateway_id"] for row in found}
+    return {row["id"]: row["gateway_id"] for row in sorted(found, key=lambda row: epochs.index(row["epoch"]))}
 
 
 async def complete_until(conn: Connection, project_id: str, device_id: int) -> int | None:

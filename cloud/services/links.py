@@ -14,13 +14,12 @@ from cloud.db import gateways, sources
 from cloud.db.database import Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.registry_feed import RegistryFeed
+from cloud.services.commands import Commands
 from cloud.services.credit import CreditWatch
 from cloud.services.intake import GatewayBooks, GatewayCredit, GatewayIntake
 from cloud.services.receiver import Receiver
 from cloud.services.standings import GatewayName, Standings
-from protocols.messages import Command
 from sync.link.asgi import LinkApp, RejectedError
-from sync.link.frames import CommandProgress
 from sync.link.server import GatewaySession
 from sync.link.tokens import Claims, TokenError, WrongKeyError, claimed, public_key, verify
 from sync.registry import RegistryChange
@@ -45,6 +44,7 @@ class Links:
         database: Database,
         standings: Standings,
         credit: CreditWatch,
+        commands: Commands,
         wall_ms: Callable[[], int],
     ) -> None:
         self._receiver = receiver
@@ -52,6 +52,7 @@ class Links:
         self._database = database
         self._standings = standings
         self._credit = credit
+        self._commands = commands
         self._wall_ms = wall_ms
         self._sessions: set[GatewaySession] = set()
         self.app = LinkApp(self._authenticate, self._open_session)
@@ -111,23 +112,30 @@ class Links:
         except DatabaseError as error:
             raise RejectedError(503, "database", str(error), AWAY_RETRY_S) from None
         name = GatewayName(claims.project_id, claims.gateway_id, source_id)
-        session = GatewaySession(
-            project_id=claims.project_id,
-            gateway_id=claims.gateway_id,
-            intake=GatewayIntake(self._receiver, source_id),
-            registry=_ProjectFeed(self._feed, claims.project_id),
-            commands=_NoCommands(),
-            books=GatewayBooks(self._receiver, source_id, partial(self._standings.tell, name)),
-            credit=GatewayCredit(self._credit),
-        )
-        self._sessions.add(session)
-        _log.info("gateway connected", gateway=claims.gateway_id, project=claims.project_id)
-        try:
-            yield session
-        finally:
-            self._sessions.discard(session)
-            reason = session.figures.reason
-            _log.info("gateway gone", gateway=claims.gateway_id, project=claims.project_id, reason=reason)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                commands = await stack.enter_async_context(
+                    self._commands.of_gateway(claims.project_id, claims.gateway_id)
+                )
+            except DatabaseError as error:
+                raise RejectedError(503, "database", str(error), AWAY_RETRY_S) from None
+            session = GatewaySession(
+                project_id=claims.project_id,
+                gateway_id=claims.gateway_id,
+                intake=GatewayIntake(self._receiver, source_id),
+                registry=_ProjectFeed(self._feed, claims.project_id),
+                commands=commands,
+                books=GatewayBooks(self._receiver, source_id, partial(self._standings.tell, name)),
+                credit=GatewayCredit(self._credit),
+            )
+            self._sessions.add(session)
+            _log.info("gateway connected", gateway=claims.gateway_id, project=claims.project_id)
+            try:
+                yield session
+            finally:
+                self._sessions.discard(session)
+                reason = session.figures.reason
+                _log.info("gateway gone", gateway=claims.gateway_id, project=claims.project_id, reason=reason)
 
 
 class _ProjectFeed:
@@ -147,15 +155,3 @@ class _ProjectFeed:
             except DatabaseError as error:
                 _log.warning("registry not sent yet", project=self._project_id, reason=str(error))
                 await asyncio.sleep(AWAY_RETRY_S)
-
-
-class _NoCommands:
-    """Nothing sends commands yet: the link carries them, the platform has no such service."""
-
-    async def commands(self) -> AsyncIterator[Command]:
-        await asyncio.Event().wait()
-        return
-        yield
-
-    async def progress(self, progress: CommandProgress) -> None:
-        _log.warning("progress of a command that was never sent", command=progress.command_id)

@@ -13,11 +13,13 @@ from protocols.messages import Command
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
     FEATURE_BOOKS,
+    FEATURE_COMMANDS,
     Accepted,
     Anchors,
     AnchorsKept,
     Blocks,
     CommandDown,
+    CommandKept,
     CommandProgress,
     Credit,
     Gaps,
@@ -64,6 +66,8 @@ class CloudEnd(End):
         """BLOCKS frames that could not be unpacked, and were refused whole."""
         self.books = False
         """Both ends have the feature."""
+        self.keeps_commands = False
+        """Both ends have the feature."""
         self._credit = Credit(0)
         self._allowed_bytes = 0  # the most that was ever granted: a gateway may still be using it
         self._requests: dict[int, int] = {}  # bytes of each, unanswered
@@ -78,7 +82,8 @@ class CloudEnd(End):
         assert self.hello is not None, "the gateway says HELLO first"
         self._grant(credit)
         self.books = books and FEATURE_BOOKS in self.hello.features
-        ours = (FEATURE, FEATURE_BOOKS) if books else (FEATURE,)
+        self.keeps_commands = FEATURE_COMMANDS in self.hello.features
+        ours = (FEATURE, FEATURE_BOOKS, FEATURE_COMMANDS) if books else (FEATURE, FEATURE_COMMANDS)
         self.put(
             Welcome(
                 project_id,
@@ -139,6 +144,11 @@ class CloudEnd(End):
 
     def command(self, command: Command) -> None:
         self.put(CommandDown(command))
+
+    def command_kept(self, kept: CommandKept) -> None:
+        """Answers a state of a command that was told."""
+        if self.keeps_commands:
+            self.put(kept)
 
     def receive(self, data: bytes, now_s: float, wall_ms: int) -> list[CloudEvent]:
         self._heard_s = now_s

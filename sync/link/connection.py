@@ -13,7 +13,7 @@ from protocols.errors import WireError
 from protocols.messages import Command, Lane
 from sync.link.backoff import Backoff
 from sync.link.errors import CLOSE_NORMAL, FarewellError, LinkError, TransportClosedError
-from sync.link.frames import CommandProgress, ProbeAnswer, Resend, Span, Welcome
+from sync.link.frames import CommandKept, CommandProgress, ProbeAnswer, Resend, Span, Welcome
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import BACKOFF_S_MIN, BOOKS_EVERY_S, RESEND_S_MAX
 from sync.link.pace import PACE_STEP_S, Pace
@@ -134,6 +134,8 @@ class Connection:
                     self._end.ask_registry(0)
             case Command():
                 await self._downlink.command_arrived(event)
+            case CommandKept():
+                self._downlink.command_kept(event)
             case Kept():
                 self._teller.kept(event, self._loop.time())
             case ProbeAnswer():
@@ -145,6 +147,7 @@ class Connection:
                 self._up_s = self._loop.time()
                 self._teller.greeted(event, self._up_s - self._began_s)
                 self._turn_up()
+                self._downlink.linked(confirmed=self._end.keeps_commands)
 
     async def _pump(self) -> None:
         """Source to end: one frame at a time, the next one when the last is being sent, so that what is live never

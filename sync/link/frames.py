@@ -25,6 +25,9 @@ VERSION: Final = 1
 FEATURE_BOOKS: Final = "books"
 """Both ends keep books beside the blocks: anchors, gaps, standing, holdings."""
 
+FEATURE_COMMANDS: Final = "commands"
+"""The gateway keeps commands durably and tells their states until the cloud says that it has them."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -49,6 +52,7 @@ class FrameType(enum.IntEnum):
     HOLDINGS = 18
     RESEND = 19
     CREDIT = 20
+    COMMAND_KEPT = 21
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -149,12 +153,21 @@ class CommandDown(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CommandProgress(msgspec.Struct, frozen=True, array_like=True):
-    """Up: what became of a command."""
+    """Up: what became of a command. *sent*: the gateway has it durably. Told again on each connection until it is
+    answered by COMMAND_KEPT, where both ends have the feature `commands`."""
 
     command_id: str
     state: CommandState
     text: str
     at_ms: int
+    """True time, as far as the gateway knows it."""
+
+
+class CommandKept(msgspec.Struct, frozen=True, array_like=True):
+    """Down: this state of the command is durable in the cloud, or the cloud knows of no such command."""
+
+    command_id: str
+    state: CommandState
 
 
 class Probe(msgspec.Struct, frozen=True, array_like=True):
@@ -277,6 +290,7 @@ Frame = (
     | Holdings
     | Resend
     | Credit
+    | CommandKept
 )
 
 _STRUCTS: Final[dict[FrameType, type[Frame]]] = {
@@ -300,6 +314,7 @@ _STRUCTS: Final[dict[FrameType, type[Frame]]] = {
     FrameType.HOLDINGS: Holdings,
     FrameType.RESEND: Resend,
     FrameType.CREDIT: Credit,
+    FrameType.COMMAND_KEPT: CommandKept,
 }
 _HEADS: Final = {struct: bytes((VERSION, number)) for number, struct in _STRUCTS.items()}
 _DECODERS: Final = {int(number): msgspec.msgpack.Decoder(struct) for number, struct in _STRUCTS.items()}

@@ -15,11 +15,13 @@ from protocols.messages import Anchor, Gap, Lane
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
     FEATURE_BOOKS,
+    FEATURE_COMMANDS,
     Accepted,
     Anchors,
     AnchorsKept,
     Blocks,
     CommandDown,
+    CommandKept,
     CommandProgress,
     Credit,
     Gaps,
@@ -103,6 +105,8 @@ class GatewayEnd(End):
         super().__init__(deadlines, now_s)
         self.welcome: Welcome | None = None
         self.books = False
+        """Both ends have the feature."""
+        self.keeps_commands = False
         """Both ends have the feature."""
         self.window = Window(
             window_bytes,
@@ -190,6 +194,7 @@ class GatewayEnd(End):
                 self.welcome = frame
                 self._regroups = FEATURE in frame.features and FEATURE in self._features
                 self.books = FEATURE_BOOKS in frame.features and FEATURE_BOOKS in self._features
+                self.keeps_commands = FEATURE_COMMANDS in frame.features and FEATURE_COMMANDS in self._features
                 self.window.open(frame)
                 self.cloud_ahead_ms = frame.server_time_ms - wall_ms
                 return [frame]
@@ -201,6 +206,8 @@ class GatewayEnd(End):
                 return list(self._registry_part(frame))
             case CommandDown():
                 return [frame.command]
+            case CommandKept():
+                return [frame]
             case Probe():
                 self.put(ProbeAnswer(frame.number, wall_ms))
                 return []

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from protocols.messages import Anchor, Command, Gap, Lane
-from sync.link.frames import CommandProgress, Credit, Span, Standing
+from sync.link.frames import CommandKept, CommandProgress, Credit, Span, Standing
 from sync.registry import RegistryChange
 
 
@@ -140,7 +140,18 @@ class Downlink(Protocol):
         """Raises StaleReplicaError to get a snapshot instead."""
         ...
 
-    async def command_arrived(self, command: Command) -> None: ...
+    async def command_arrived(self, command: Command) -> None:
+        """To be carried out; one that came before may come again."""
+        ...
+
+    def linked(self, *, confirmed: bool) -> None:
+        """A connection is up; nothing was reported on it yet. `confirmed`: each report will be answered by
+        `command_kept`; otherwise one that was sent counts as known."""
+        ...
+
+    def command_kept(self, kept: CommandKept) -> None:
+        """The cloud has this state of the command durably."""
+        ...
 
 
 # ---- in the cloud ----
@@ -200,10 +211,11 @@ class RegistryFeed(Protocol):
 
 
 class CommandFeed(Protocol):
-    def commands(self) -> AsyncIterator[Command]:
-        """Commands for the gateway's devices as they come up; ones that were not answered again on each connection."""
+    def commands(self) -> AsyncIterator[Command | CommandKept]:
+        """Commands for the gateway's devices as they come up, those that it does not say that it has again; and the
+        states that it told, once they are durable here."""
         ...
 
     async def progress(self, progress: CommandProgress) -> None:
-        """Short: it holds up the link's reading."""
+        """Short: it holds up the link's reading. `commands` gives the answer."""
         ...

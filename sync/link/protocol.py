@@ -20,6 +20,7 @@ from protocols.messages import Command, Lane
 from sync.link.errors import FarewellError, ViolationError
 from sync.link.frames import (
     Anchors,
+    CommandKept,
     CommandProgress,
     Frame,
     Gaps,
@@ -65,7 +66,7 @@ class Shipped(msgspec.Struct, frozen=True):
     blocks: list[bytes]
 
 
-GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command | Kept | Resend | ProbeAnswer
+GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command | CommandKept | Kept | Resend | ProbeAnswer
 """A Span was accepted; a Command is to be carried out."""
 Told = Anchors | Gaps | Standing | Holdings
 CloudEvent = Hello | Shipped | RegistryAsk | CommandProgress | Told

@@ -22,6 +22,7 @@ from sync.link.errors import (
 )
 from sync.link.frames import (
     Anchors,
+    CommandKept,
     CommandProgress,
     Credit,
     Gaps,
@@ -273,8 +274,11 @@ class _Service:
             await self._flush()
 
     async def _send_commands(self) -> None:
-        async for command in self._session.commands.commands():
-            self._end.command(command)
+        async for told in self._session.commands.commands():
+            if isinstance(told, CommandKept):
+                self._end.command_kept(told)
+            else:
+                self._end.command(told)
             await self._flush()
 
     async def _watch(self) -> None:

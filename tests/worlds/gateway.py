@@ -20,7 +20,7 @@ from edge.recorder import Recorder
 from edge.sender import Sender
 from protocols.messages import Command, Gap, Origin
 from sync.link.client import LinkClient
-from sync.link.frames import FEATURE_BOOKS, Hello
+from sync.link.frames import FEATURE_BOOKS, CommandKept, Hello
 from sync.link.regroup import FEATURE as REGROUP
 from sync.log.accounting import LogAccounting
 from sync.log.log import Log, LogSettings
@@ -328,4 +328,10 @@ class Downlink:
         pass
 
     async def command_arrived(self, command: Command) -> None:
+        raise AssertionError("nobody sends commands")
+
+    def linked(self, *, confirmed: bool) -> None:
+        pass
+
+    def command_kept(self, kept: CommandKept) -> None:
         raise AssertionError("nobody sends commands")

@@ -17,7 +17,7 @@ from protocols.limits import LINK_FRAME_BYTES_MAX
 from protocols.messages import Command, Lane
 from sync.link.asgi import LinkApp
 from sync.link.client import LinkClient
-from sync.link.frames import FEATURE_BOOKS, CommandProgress
+from sync.link.frames import FEATURE_BOOKS, FEATURE_COMMANDS, CommandKept, CommandProgress
 from sync.link.limits import Deadlines
 from sync.link.ports import BlockSource, Books, CloudBooks, CreditFeed, Parcel, Room
 from sync.link.regroup import FEATURE
@@ -48,7 +48,7 @@ class Cloud:
         self.pushed: asyncio.Queue[RegistryChange] = asyncio.Queue()
         self.asked: list[int] = []
         self.following = 0
-        self.to_send: asyncio.Queue[Command] = asyncio.Queue()
+        self.to_send: asyncio.Queue[Command | CommandKept] = asyncio.Queue()
         self.progressed: asyncio.Queue[CommandProgress] = asyncio.Queue()
         self.deadlines = QUICK
         self.books: CloudBooks | None = None
@@ -95,12 +95,13 @@ class Cloud:
         finally:
             self.following -= 1
 
-    async def commands(self) -> AsyncIterator[Command]:
+    async def commands(self) -> AsyncIterator[Command | CommandKept]:
         while True:
             yield await self.to_send.get()
 
     async def progress(self, progress: CommandProgress) -> None:
         self.progressed.put_nowait(progress)
+        self.to_send.put_nowait(CommandKept(progress.command_id, progress.state))
 
 
 @contextlib.asynccontextmanager
@@ -177,6 +178,8 @@ class Gateway:
     def __init__(self) -> None:
         self.changes: asyncio.Queue[RegistryChange] = asyncio.Queue()
         self.commands: asyncio.Queue[Command] = asyncio.Queue()
+        self.confirmed: list[bool] = []
+        self.kept: asyncio.Queue[CommandKept] = asyncio.Queue()
         self.raises: list[Exception] = []
 
     async def registry_changed(self, change: RegistryChange) -> None:
@@ -186,6 +189,12 @@ class Gateway:
 
     async def command_arrived(self, command: Command) -> None:
         self.commands.put_nowait(command)
+
+    def linked(self, *, confirmed: bool) -> None:
+        self.confirmed.append(confirmed)
+
+    def command_kept(self, kept: CommandKept) -> None:
+        self.kept.put_nowait(kept)
 
 
 def token(now_s: int) -> str:
@@ -209,7 +218,9 @@ def client(
     return LinkClient(
         f"{scheme}://127.0.0.1:{port}/link/v1",
         token=token,
-        hello=lambda: hello(features=(FEATURE,) if books is None else (FEATURE, FEATURE_BOOKS), revision=revision),
+        hello=lambda: hello(
+            features=(FEATURE, FEATURE_COMMANDS, *(() if books is None else (FEATURE_BOOKS,))), revision=revision
+        ),
         source=log,
         downlink=downlink or Gateway(),
         books=books,

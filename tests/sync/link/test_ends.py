@@ -12,7 +12,17 @@ from protocols.messages import Command, CommandState, Lane, Priority
 from sync.link import frames
 from sync.link.cloud_end import CloudEnd
 from sync.link.errors import FarewellError, LateError, ViolationError
-from sync.link.frames import CommandProgress, Credit, Hello, RegistryAsk, Span, Welcome, encode_frame
+from sync.link.frames import (
+    FEATURE_COMMANDS,
+    CommandKept,
+    CommandProgress,
+    Credit,
+    Hello,
+    RegistryAsk,
+    Span,
+    Welcome,
+    encode_frame,
+)
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import (
     CREDIT_BYTES_MIN,
@@ -305,6 +315,15 @@ def test_commands_go_down_and_what_became_of_them_up() -> None:
     pair.gateway.report(progress)
     pair.gateway.ask_registry(3)
     assert pair.up() == [progress, RegistryAsk(3)]
+
+
+@pytest.mark.parametrize("features", [(), (FEATURE_COMMANDS,)])
+def test_states_of_commands_are_confirmed_to_a_gateway_that_knows_it(features: tuple[str, ...]) -> None:
+    pair = Pair(said=hello(features=features))
+    kept = CommandKept("c1", CommandState.SENT)
+    pair.cloud.command_kept(kept)
+    assert pair.gateway.keeps_commands is bool(features)
+    assert pair.down() == ([kept] if features else [])
 
 
 def test_a_large_snapshot_travels_in_parts_with_other_frames_in_between() -> None:

@@ -44,6 +44,7 @@ ONE_OF_EACH: list[frames.Frame] = [
     frames.Holdings((Span(7, 0, 20),)),
     frames.Resend((Span(7, 3, 9),)),
     frames.Credit(1 << 23, 0),
+    frames.CommandKept("c1", CommandState.SENT),
 ]
 
 

@@ -13,7 +13,7 @@ from protocols.messages import Command, CommandState, Lane
 from sync.link.asgi import RejectedError
 from sync.link.dial import WebSocketDial
 from sync.link.errors import DialError
-from sync.link.frames import CommandProgress, Goodbye, decode_frame
+from sync.link.frames import CommandKept, CommandProgress, Goodbye, decode_frame
 from sync.link.limits import Deadlines
 from sync.link.ports import NotTakenError
 from sync.link.status import LinkState
@@ -73,6 +73,8 @@ async def test_registry_and_commands_come_down_and_answers_go_up() -> None:
             progress = CommandProgress("c1", CommandState.DELIVERED, "", wall_ms())
             assert link.report(progress)
             assert await cloud.progressed.get() == progress
+            assert await gateway.kept.get() == CommandKept("c1", CommandState.DELIVERED)
+            assert gateway.confirmed == [True]
 
 
 async def test_a_replica_that_does_not_fit_gets_a_snapshot() -> None:
