@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
+from cloud.api.decoding import CodecTry, Decoding, tried
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
 from cloud.api.tenancy import ReadableProject
-from cloud.db import inbox, rejects
-from cloud.model.rejected import RejectRow
+from cloud.db import inbox, networks, rejects
+from cloud.db.errors import NotFoundError
+from cloud.model.rejected import RejectFilter, RejectRow
 from cloud.model.unresolved import InboxRow
+from protocols.codecs import CodecSpec
 
 router = APIRouter(tags=["data"])
 
@@ -61,6 +64,7 @@ class RejectedRecord(BaseModel):
     alias_key: str = Field(examples=["serial"])
     alias: str = Field(examples=["bench-01"])
     topic: str = Field(examples=["up"])
+    codec: str = Field(description="The listener's hint; empty: the network's codec.", examples=[""])
     received_time: int
     payload: str = Field(description="As it came, base64.")
     payload_text: str | None = Field(description="The same as text, where it is UTF-8.")
@@ -103,11 +107,18 @@ async def group_inbox(context: Context, project: ReadableProject) -> Response:
 
 @router.get("/rejects", responses={200: {"model": Page[RejectedRecord]}})
 async def list_rejects(
-    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+    context: Context,
+    project: ReadableProject,
+    network_id: Annotated[str | None, Query(max_length=200, examples=["demo"])] = None,
+    code: Annotated[str | None, Query(max_length=200, examples=["undecodable"])] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> Response:
-    """Records that did not decode, with their bytes and the reason, the newest first."""
+    """Records that did not decode, with their bytes and the reason, the newest first. Once the codec is mended,
+    `POST /rejects/replay` decodes them again."""
+    wanted = RejectFilter(network_id, code)
     async with context.database.connection() as conn:
-        rows = await rejects.page(conn, project, after=decode_cursor(cursor, int), limit=limit + 1)
+        rows = await rejects.page(conn, project, wanted, after=decode_cursor(cursor, int), limit=limit + 1)
     return raw_page(rows, limit, lambda row: row.seq, _rejected)
 
 
@@ -117,6 +128,23 @@ async def group_rejects(context: Context, project: ReadableProject) -> Response:
     async with context.database.connection() as conn:
         rows = await rejects.groups(conn, project)
     return raw_json({"count": len(rows), "items": rows, "next": None})
+
+
+@router.post("/rejects/{seq}/decode", responses={200: {"model": Decoding}})
+async def decode_reject(
+    seq: Annotated[int, Path(ge=1, le=2**62, description="The reject's `seq`.", examples=[1])],
+    context: Context,
+    project: ReadableProject,
+    body: CodecTry | None = None,
+) -> Response:
+    """What its network's codec as it is now, or another one, makes of a rejected record. Nothing is changed."""
+    async with context.database.connection() as conn:
+        row = await rejects.get(conn, project, seq)
+        try:
+            own = (await networks.get(conn, project, row.network_id)).spec
+        except NotFoundError:
+            own = CodecSpec(row.codec or "json")
+    return tried(own if body is None else body.spec(own), row.codec, row.payload)
 
 
 def _waiting(row: InboxRow) -> dict[str, Any]:
@@ -145,6 +173,7 @@ def _rejected(row: RejectRow) -> dict[str, Any]:
         "alias_key": row.alias_key,
         "alias": row.alias,
         "topic": row.topic,
+        "codec": row.codec,
         "received_time": row.received_time,
         **_payload(row.payload),
     }

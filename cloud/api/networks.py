@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from cloud.api.auth import Viewer
+from cloud.api.codec import Codec, shown, spec_of
 from cloud.api.context import Context
+from cloud.api.decoding import Decoding, Trying, tried
 from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.fields import Body, ChosenId, CreatedAt, CredentialBody, Name, ProjectField, Resource, Revision, Title
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
 from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
-from cloud.db import networks
+from cloud.db import networks, rejects
 from cloud.db.networks import NetworkChanges
 from cloud.db.secrets import new_secret, sha256_hex
-from protocols.codecs import CODECS, CodecSpec
+from cloud.model.rejected import RejectFilter
+from protocols.codecs import CodecSpec, SpecError
+from protocols.codecs.layout import units_of
 
 router = APIRouter(prefix="/networks", tags=["networks"])
 NetworkPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["demo"])]
-
-DotPath = Annotated[str, Field(max_length=200)]
-KEY_PATHS_MAX: Final = 8
-"""Parts of a message key: boot and sequence are two."""
-
-
-class Codec(Body):
-    """How payloads are read. Paths are dotted names, such as `meta.serial`."""
-
-    codec: str = Field(default="json", examples=["json"])
-    alias_path: DotPath = Field(
-        default="", description="Where a payload names its device; empty: who connected, or the topic."
-    )
-    key_paths: list[DotPath] = Field(
-        default=[],
-        max_length=KEY_PATHS_MAX,
-        description="Where a payload holds its message key: the same key is stored once. Empty: none.",
-        examples=[["boot", "seq"]],
-    )
-    time_path: DotPath = Field(default="time", description="Where a payload holds the device's time; empty: nowhere.")
-
-    @field_validator("codec")
-    @classmethod
-    def known(cls, value: str) -> str:
-        if value not in CODECS:
-            raise ValueError(f"there is no codec {value!r}; known are: {', '.join(sorted(CODECS))}")
-        return value
-
-    def spec(self) -> CodecSpec:
-        return CodecSpec(self.codec, self.alias_path, tuple(self.key_paths), self.time_path)
 
 
 class NewNetwork(Body):
@@ -73,6 +47,16 @@ class Network(Resource):
     name: str = Field(examples=["Demonstration devices"])
     alias_key: str = Field(examples=["serial"])
     codec: Codec
+    units: dict[str, str] = Field(
+        description="Attribute to unit, as the codec says: what blueprints may take. Data holds plain values.",
+        examples=[{"temperature": "Cel"}],
+    )
+    rejected_records: int | None = Field(
+        default=None,
+        description="In the answer to a change of the codec: how many records of the network wait under /rejects. "
+        "`POST /rejects/replay` with its `network_id` decodes them again.",
+        examples=[None],
+    )
     credentials: int = Field(description="Secrets that let unknown devices in.", examples=[1])
     revision: Revision
     created_at: CreatedAt
@@ -98,10 +82,9 @@ async def create_network(
     body: NewNetwork, context: Context, viewer: Viewer, response: Response, project_id: ProjectParameter = None
 ) -> Network:
     project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+    spec = spec_of(body.codec)
     row = await context.database.run(
-        lambda conn: networks.create(
-            conn, project, body.id, name=body.name, alias_key=body.alias_key, spec=body.codec.spec()
-        )
+        lambda conn: networks.create(conn, project, body.id, name=body.name, alias_key=body.alias_key, spec=spec)
     )
     set_etag(response, row.revision)
     return _shown(row)
@@ -126,17 +109,22 @@ async def change_network(
     expected: ExpectedRevision,
     response: Response,
 ) -> Network:
-    """Changes the fields that are given; a codec is replaced as a whole."""
+    """Changes the fields that are given; a codec is replaced as a whole. What an earlier one rejected waits under
+    /rejects, and can be decoded again."""
     changes = NetworkChanges()
     if body.name is not None:
         changes["name"] = body.name
     if body.alias_key is not None:
         changes["alias_key"] = body.alias_key
     if body.codec is not None:
-        changes["spec"] = body.codec.spec()
+        changes["spec"] = spec_of(body.codec)
     row = await context.database.run(lambda conn: networks.update(conn, project, network_id, changes, expected))
     set_etag(response, row.revision)
-    return _shown(row)
+    network = _shown(row)
+    if body.codec is not None:
+        async with context.database.connection() as conn:
+            network.rejected_records, _ = await rejects.count(conn, project, RejectFilter(network_id))
+    return network
 
 
 @router.delete("/{network_id}", status_code=204)
@@ -166,6 +154,20 @@ async def delete_network_credentials(network_id: NetworkPath, context: Context, 
     await context.database.run(lambda conn: networks.clear_secrets(conn, project, network_id))
 
 
+@router.post("/{network_id}/decode", responses={200: {"model": Decoding}})
+async def decode_payload(network_id: NetworkPath, body: Trying, context: Context, project: ReadableProject) -> Response:
+    """What the network's codec, or another one, makes of a payload: its messages, or the byte and the reason. Nothing
+    is recorded."""
+    async with context.database.connection() as conn:
+        row = await networks.get(conn, project, network_id)
+    return tried(body.spec(row.spec), body.hint, body.bytes())
+
+
 def _shown(row: networks.Network) -> Network:
     fields = msgspec.structs.asdict(row)
-    return Network(codec=Codec(**msgspec.to_builtins(fields.pop("spec"))), **fields)
+    spec: CodecSpec = fields.pop("spec")
+    try:
+        units = units_of(spec)
+    except SpecError:  # of another version
+        units = {}
+    return Network(codec=shown(spec), units=units, **fields)

@@ -31,6 +31,14 @@ _PATHS: Final = ("alias_path", "time_path", "messages_path")
 
 def check_spec(spec: CodecSpec) -> None:
     """Raises SpecError, which names the field."""
+    try:
+        encoded = msgspec.json.encode(spec)
+    except UnicodeEncodeError:
+        raise SpecError("codec", "a text holds half of a surrogate pair") from None
+    if b"\\u0000" in encoded:
+        raise SpecError("codec", "a text holds the character U+0000")
+    if len(encoded) > SPEC_BYTES_MAX:
+        raise SpecError("layout", f"the spec is larger than {SPEC_BYTES_MAX:,} bytes")
     make = CODECS.get(spec.codec)
     if make is None:
         raise SpecError("codec", f"there is no codec {spec.codec!r}; known are: {', '.join(sorted(CODECS))}")
@@ -48,14 +56,12 @@ def check_spec(spec: CodecSpec) -> None:
             raise SpecError(name, f"{len(table)} attributes; the limit is {ATTRIBUTES_MAX}")
         for key, value in table.items():
             _check_path(f"{name}.{key[:40]}", value)
-            if not key or "\0" in key or len(key.encode()) > NAME_BYTES_MAX:
+            if not key or len(key.encode()) > NAME_BYTES_MAX:
                 raise SpecError(name, f"{key[:40]!r} is no attribute's name: 1 to {NAME_BYTES_MAX} bytes are expected")
             if not value:
                 raise SpecError(f"{name}.{key}", "empty")
     if spec.codec == "layout" and spec.messages_path:
         raise SpecError("messages_path", "a layout's messages are a group with `messages`")
-    if len(msgspec.json.encode(spec)) > SPEC_BYTES_MAX:
-        raise SpecError("layout", f"the spec is larger than {SPEC_BYTES_MAX:,} bytes")
     make(spec)
 
 
@@ -91,5 +97,3 @@ def _check_known(where: str, given: object, kind: type[msgspec.Struct]) -> None:
 def _check_path(name: str, path: str) -> None:
     if len(path) > PATH_CHARACTERS_MAX:
         raise SpecError(name, f"{len(path)} characters; the limit is {PATH_CHARACTERS_MAX}")
-    if "\0" in path:
-        raise SpecError(name, "holds the character U+0000")

@@ -10,6 +10,7 @@ from cloud.db.postgres_store import PostgresStore
 from cloud.registry_feed import RegistryFeed
 from cloud.services import books
 from cloud.services.processor import Processor
+from cloud.services.reject_replay import RejectReplays
 from cloud.services.transponder import Transponder
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import encode_block
@@ -89,3 +90,19 @@ class Pipeline:
     async def write(self, written: Sequence[bytes], lane: Lane = Lane.LIVE) -> None:
         """The transponder's."""
         await self.store.run(lambda tx: Transponder(lambda: self._api.now_ms).handle(tx, written, lane))
+
+    async def replay_rejects(self) -> None:
+        """All that is asked for, and written."""
+        replays = RejectReplays(self._feed, _Writing(self), self.store)
+        while await replays.step():
+            pass
+
+
+class _Writing:
+    """A bus that hands what is published to the transponder at once."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def publish(self, topic: str, data: bytes, *, key: BatchKey | None = None, lane: Lane = Lane.LIVE) -> None:
+        await self._pipeline.write([data], lane)

@@ -315,11 +315,47 @@ class TestLists:
 class TestNetworksAndBlueprints:
     async def test_a_codec_is_shown_as_it_was_given(self, admin: httpx.AsyncClient) -> None:
         held = (await admin.get("/networks/boats")).json()
-        assert held["codec"] == {"codec": "json", "alias_path": "", "key_paths": ["boot", "seq"], "time_path": "time"}
+        given = {"codec": "json", "alias_path": "", "key_paths": ["boot", "seq"], "time_path": "time", "layout": None}
+        assert {name: held["codec"][name] for name in given} == given
         answer = await admin.patch("/networks/boats", json={"codec": {"codec": "morse"}})
         assert "known are" in problem(answer, 422, "invalid")["detail"]
         changed = await admin.patch("/networks/boats", json={"alias_key": "esn"})
         assert (changed.json()["alias_key"], changed.json()["codec"]) == ("esn", held["codec"])
+
+    async def test_a_codec_that_cannot_work_is_refused_by_its_field(self, admin: httpx.AsyncClient) -> None:
+        for codec, field in (
+            ({"codec": "layout"}, "codec.layout"),
+            ({"codec": "layout", "layout": {"fields": [{"name": "a", "type": "u7"}]}}, "codec.layout.fields[0].type"),
+            ({"layout": {"fields": [{"name": "a", "typ": "u8"}]}}, "codec.layout.fields.0.typ"),
+            ({"codec": "csv", "delimiter": "ab"}, "codec.delimiter"),
+            ({"units": {"a\0": "x"}}, "codec.codec"),
+        ):
+            answer = await admin.post("/networks", json={"id": "n", "name": "N", "codec": codec})
+            assert problem(answer, 422, "invalid")["field"] == field
+
+    async def test_a_payload_is_tried_before_the_codec_is_saved(self, admin: httpx.AsyncClient) -> None:
+        fields = [{"name": "t", "type": "i16", "scale": 0.1, "unit": "Cel"}, {"name": "h", "unit": "%RH"}]
+        codec = {"codec": "layout", "layout": {"fields": fields}}
+        body = {"payload": "hex:00d763", "codec": codec}
+        found = (await admin.post("/networks/boats/decode", json=body)).json()
+        assert found["error"] is None
+        assert [message["data"] for message in found["messages"]] == [{"t": 21.5, "h": 99}]
+        assert found["units"] == {"t": "Cel", "h": "%RH"}
+        found = (await admin.post("/networks/boats/decode", json={**body, "payload": "base64:ANc="})).json()
+        assert found["messages"] == []
+        assert (found["error"]["offset"], found["error"]["path"]) == (2, "h")
+        assert found["error"]["around"] == {"start": 0, "hex": "00 d7", "text": ".."}
+        own = (await admin.post("/networks/boats/decode", json={"payload": '{"boot":1,"seq":2}'})).json()
+        assert own["messages"][0]["key"] == [1, 2]
+        hinted = (await admin.post("/networks/boats/decode", json={"payload": "a=1", "hint": "key-value"})).json()
+        assert hinted["messages"][0]["data"] == {"a": 1}
+        for wrong, field in (({"payload": "hex:0"}, "payload"), ({"payload": "", "hint": "morse"}, "hint")):
+            answer = await admin.post("/networks/boats/decode", json=wrong)
+            assert problem(answer, 422, "invalid")["field"] == field
+        assert (await admin.post("/networks/nowhere/decode", json={"payload": ""})).status_code == 404
+        saved = await admin.patch("/networks/boats", json={"codec": codec})
+        assert saved.json()["units"] == {"t": "Cel", "h": "%RH"}
+        assert (await admin.get("/networks/boats")).json()["codec"]["layout"]["fields"][0]["scale"] == 0.1
 
     async def test_a_network_credential_is_shown_once(self, api: Api, admin: httpx.AsyncClient) -> None:
         first = await created(admin, "/networks/boats/credentials", {})

@@ -185,6 +185,38 @@ async def test_what_waits_is_listed_and_grouped(admin: httpx.AsyncClient, pipeli
     assert (rejected["alias"], rejected["code"], rejected["records"]) == ("nobody", "undecodable", 2)
 
 
+async def test_what_a_codec_rejected_is_looked_at_and_decoded_again(
+    admin: httpx.AsyncClient, pipeline: Pipeline
+) -> None:
+    await pipeline.take("bench-01", b"t=1", b"t=2", b"?", b'{"t":3}')
+    (newest, *_) = (await admin.get("/rejects?network_id=boats&code=undecodable")).json()["items"]
+    assert (await admin.get("/rejects?network_id=other")).json()["items"] == []
+    tried = (await admin.post(f"/rejects/{newest['seq']}/decode", json={})).json()
+    assert tried["error"]["detail"] == newest["detail"]
+    mended = {"codec": "key-value"}
+    tried = (await admin.post(f"/rejects/{newest['seq'] - 1}/decode", json={"codec": mended})).json()
+    assert [message["data"] for message in tried["messages"]] == [{"t": 2}]
+    assert (await admin.post("/rejects/999999/decode")).status_code == 404
+
+    changed = (await admin.patch("/networks/boats", json={"codec": mended})).json()
+    assert changed["rejected_records"] == 3, "offered, and nothing is done by itself"
+    assert (await admin.get("/networks/boats")).json()["rejected_records"] is None
+    started = await admin.post("/rejects/replay", json={"network_id": "boats"})
+    assert started.status_code == 201
+    number = started.json()["number"]
+    assert (started.json()["total"], started.json()["decoded"], started.json()["finished"]) == (3, 0, False)
+    await pipeline.replay_rejects()
+    done = (await admin.get(f"/rejects/replay/{number}")).json()
+    assert (done["decoded"], done["failed"], done["finished"]) == (2, 1, True)
+    assert [one["number"] for one in (await admin.get("/rejects/replay")).json()["items"]] == [number]
+    (left,) = (await admin.get("/rejects")).json()["items"]
+    assert (left["payload_text"], left["detail"]) == ("?", "line 1, character 0: name=value is expected")
+    account = (await admin.get("/accounting")).json()
+    assert account["closed"]
+    assert (account["total"]["decoded_records"], account["total"]["rejected_records"]) == (3, 1)
+    assert (await admin.post("/rejects/replay", json={"network_id": "none"})).json()["finished"], "nothing to do"
+
+
 async def test_the_accounting_closes(admin: httpx.AsyncClient, pipeline: Pipeline) -> None:
     await pipeline.take("bench-01", b'{"boot":1,"seq":1}', b'{"boot":1,"seq":1}', b"x", b'[{"n":1},{"n":2}]')
     await pipeline.take("nobody", b"{}")
