@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from edge.listeners.catalog import KINDS
 from edge.listeners.config import ListenerConfig, Port
+from edge.listeners.http.config import HttpConfig
 from edge.listeners.mqtt_config import MqttConfig
 from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 
@@ -120,6 +121,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: LogConfig = LogConfig()
     link: LinkConfig = LinkConfig()
     mqtt: Annotated[tuple[MqttConfig, ...], Meta(description="MQTT listeners.")] = ()
+    http: Annotated[tuple[HttpConfig, ...], Meta(description="HTTP listeners.")] = ()
     status: StatusConfig = StatusConfig()
     bus: BusConfig = BusConfig()
 

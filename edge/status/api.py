@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from edge.http import TEXT, Answer, Request, as_json
 from edge.status.accounting import refused_records
-from edge.status.http import HTML, TEXT, Answer, Request, Stream, as_json, problem
+from edge.status.http import HTML, Stream, problem
 from edge.status.latest import DevicesHeard
 from edge.status.tail import CLIENTS_MAX, Tail, TailClient, TailFilter
 from edge.status.view import GatewayView

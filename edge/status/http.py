@@ -1,14 +1,12 @@
-"""Requests and answers of the status API, apart from any server."""
+"""What answers of the status API have of their own."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import msgspec
+from edge.http import Answer, as_json
 
-JSON: Final = "application/json"
-TEXT: Final = "text/plain; charset=utf-8"
 HTML: Final = "text/html; charset=utf-8"
 EVENTS: Final = "text/event-stream"
 
@@ -26,21 +24,6 @@ SAFE_HEADERS: Final = (
 )
 
 
-class Request(msgspec.Struct, frozen=True):
-    method: str
-    path: str
-    query: dict[str, str]
-    """The last value of each name."""
-    host: str
-    """The Host header."""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    body: bytes
-    content_type: str = JSON
-    status: int = 200
-
-
 class Stream(Protocol):
     """An answer without an end: server-sent events."""
 
@@ -51,10 +34,6 @@ class Stream(Protocol):
     def close(self) -> None:
         """The client is gone, or the gateway stops. Called at least once, and maybe more often."""
         ...
-
-
-def as_json(value: Any, status: int = 200) -> Answer:
-    return Answer(msgspec.json.encode(value) + b"\n", JSON, status)
 
 
 def problem(status: int, code: str, detail: str) -> Answer:

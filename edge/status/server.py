@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
-from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import h11
+import msgspec
 
+from edge.http import REQUEST_HEAD_BYTES_MAX, Answer, Request, head, parsed, sent
 from edge.status.api import StatusApi
-from edge.status.http import EVENTS, SAFE_HEADERS, Answer, Request, Stream, problem
+from edge.status.http import EVENTS, SAFE_HEADERS, Stream, problem
 from edge.status.view import GatewayView
 from tidegate.console import UserError
 from tidegate.logs import get_logger
@@ -21,7 +21,6 @@ from tidegate.logs import get_logger
 CONNECTIONS_MAX: Final = 64
 """At the same time: some browsers, a Prometheus, scripts. More are closed at once."""
 BACKLOG: Final = 64
-REQUEST_HEAD_BYTES_MAX: Final = 16 * 1024
 READ_BYTES: Final = 16 * 1024
 IDLE_S: Final = 10.0
 """For a request to come whole, the first or the next one on a connection."""
@@ -138,7 +137,7 @@ class _Client:
             if event is h11.NEED_DATA:
                 self._http.receive_data(await self._reader.read(READ_BYTES))
             elif isinstance(event, h11.Request):
-                request = _parsed(event)
+                request = parsed(event)
             elif isinstance(event, h11.Data):
                 raise h11.RemoteProtocolError("requests to the status API have no body", 413)
             elif isinstance(event, h11.EndOfMessage):
@@ -147,20 +146,16 @@ class _Client:
                 return None
 
     async def _send(self, answer: Answer, method: str) -> None:
-        headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body))), *SAFE_HEADERS]
-        parts = [self._http.send(_head(answer.status, headers))]
-        if method != "HEAD":
-            parts.append(self._http.send(h11.Data(data=answer.body)))
-        parts.append(self._http.send(h11.EndOfMessage()))
-        await self._write(b"".join(part for part in parts if part))
+        answer = msgspec.structs.replace(answer, headers=SAFE_HEADERS)
+        await self._write(sent(self._http, answer, with_body=method != "HEAD"))
 
     async def _stream(self, stream: Stream) -> None:
         """Until it ends by itself, or the client says anything more, which can only be that it goes."""
         gone = asyncio.ensure_future(self._reader.read(1))
         gone.add_done_callback(lambda _: stream.close())
-        head = _head(200, [("Content-Type", EVENTS), *SAFE_HEADERS])
+        opening = head(200, [("Content-Type", EVENTS), *SAFE_HEADERS])
         try:
-            await self._write(self._http.send(head) or b"")
+            await self._write(self._http.send(opening) or b"")
             async with contextlib.aclosing(stream.parts()) as parts:
                 async for data in parts:
                     await self._write(self._http.send(h11.Data(data=data)) or b"")
@@ -177,21 +172,6 @@ class _Client:
         self._writer.write(data)
         async with asyncio.timeout(WRITE_S):
             await self._writer.drain()
-
-
-def _head(status: int, headers: list[tuple[str, str]]) -> h11.Response:
-    return h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers)
-
-
-def _parsed(event: h11.Request) -> Request:
-    target = urlsplit(event.target.decode("latin-1"))
-    host = next((value for name, value in event.headers if name == b"host"), b"")
-    return Request(
-        event.method.decode("latin-1"),
-        unquote(target.path),
-        {name: values[-1] for name, values in parse_qs(target.query).items()},
-        host.decode("latin-1"),
-    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

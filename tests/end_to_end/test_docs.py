@@ -47,7 +47,10 @@ class Page:
 
     async def type_in(self, *words: str) -> str:
         """Runs the next command with these words to its end; its output."""
-        command = self.find(*words)
+        return await self.shell(self.find(*words))
+
+    async def shell(self, command: str) -> str:
+        """Runs a command to its end; its output."""
         process = await asyncio.create_subprocess_shell(
             command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -1,0 +1,86 @@
+"""Devices that need no connection of their own kept: the guides of docs/guides/, their configuration and their commands
+as they stand there, on a site of real processes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.contract.nats_server import free_port
+from tests.end_to_end.site import Site
+from tests.end_to_end.test_docs import DOCS, Page
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Guided(Site):
+    """With a listener of each guide, and the device `pumps:serial:my-pump`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.here: dict[str, str] = {
+            "8082": str(free_port()),
+            "127.0.0.1:8080": self.url.removeprefix("http://"),
+            "@auth": f"@{folder / 'auth'}",
+        }
+        sections = "".join(_sections(name) for name in ("http",))
+        for there, port in self.here.items():
+            sections = sections.replace(there, port)
+        self.edge_toml.write_text(self.edge_toml.read_text() + sections)
+
+    async def set_up(self) -> None:
+        await self.set_up_cloud()
+        await self.post("networks", {"id": "pumps", "name": "Pumps"})
+        alias = {"network_id": "pumps", "alias_key": "serial", "alias": "my-pump"}
+        body = {"system_id": "site", "blueprint_id": "pump", "name": "My pump", "aliases": [alias], "credential": True}
+        self.here["PASSWORD"] = (await self.post("devices", body))["credential"]["password"]
+        (self.folder / "auth").write_text(f"Authorization: {self.client.headers['Authorization']}\n")
+        await self.enrol()
+        await self.start_gateway()
+        await self.until(self.link_is_up)
+        await self.until(self.knows_the_device)
+
+    async def knows_the_device(self) -> bool:
+        return bool((await self.gateway_status())["registry"]["devices"] == 1)
+
+    def page(self, name: str) -> Page:
+        return Page(f"guides/{name}.md", self.folder, self.here)
+
+    async def listener(self, name: str) -> dict[str, Any]:
+        listeners = (await self.gateway_status())["listeners"]
+        return next(one for one in listeners if one["name"] == name)
+
+
+def _sections(guide: str) -> str:
+    """The configuration that the guide begins with."""
+    text = (DOCS / "guides" / f"{guide}.md").read_text()
+    found = re.search(rf"^    \[\[{guide}\]\]\n(?:^    .*\n|^\n)+", text, re.MULTILINE)
+    assert found is not None
+    return re.sub(r"^    ", "", found[0], flags=re.MULTILINE)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guided]:
+    async with Guided(tmp_path_factory.mktemp("guided")) as site:
+        await site.set_up()
+        yield site
+
+
+async def test_http(site: Guided) -> None:
+    page = site.page("http")
+    assert "204 No Content" in await page.type_in("-u my-pump:PASSWORD", "temperature")
+    await page.until('"value":71.5', "my-pump/current")
+    refused = await page.type_in("my-pump:wrong")
+    assert "401 Unauthorized" in refused
+    assert '"remedy":"make the device a new credential' in refused
+    poll = page.find("down?wait=30").replace("wait=30", "wait=0")
+    assert "HTTP/1.1 204" in await page.shell(poll)
+    assert "404 Not Found" in await page.type_in("/received")  # no command waits
+    assert "204 No Content" in await page.type_in("/response/ID")
+    http = await site.listener("http")
+    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
