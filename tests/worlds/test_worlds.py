@@ -10,9 +10,9 @@ import pytest
 
 from tests.worlds.regressions import SEEDS
 
-FEW = 20
+FEW = 8
 MANY = 200
-CHUNK = 60
+CHUNK = 64
 
 
 def run(*arguments: object) -> str:

@@ -140,16 +140,14 @@ class SimulatedDisk:
     def open(self, path: Path) -> SimulatedFile:
         with self._mutex:
             self._check_power()
-            if path not in self.files:
-                raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+            self._check_there(path)
             return SimulatedFile(self, path)
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         self._wait("read")
         with self._mutex:
             self._check_power()
-            if path not in self.files:
-                raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+            self._check_there(path)
             if self.unreadable or path in self.deaf:
                 raise OSError(errno.EIO, "unreadable disk", str(path))
             sectors = range(offset // SECTOR_BYTES, -(-(offset + length) // SECTOR_BYTES))
@@ -160,6 +158,7 @@ class SimulatedDisk:
 
     def truncate(self, path: Path, size_bytes: int) -> None:
         with self._mutex:
+            self._check_there(path)
             if self._operation() or self._random.random() < 0.5:
                 del self.files[path][size_bytes:]
             self._check_power()
@@ -167,8 +166,7 @@ class SimulatedDisk:
     def rename(self, source: Path, target: Path) -> None:
         with self._mutex:
             self._check_power()
-            if source not in self.files:
-                raise FileNotFoundError(errno.ENOENT, "no such file", str(source))
+            self._check_there(source)
             powered = self._operation()
             if powered or self._random.random() < 0.5:
                 self.files[target] = self.files.pop(source)
@@ -235,6 +233,10 @@ class SimulatedDisk:
         self._operations_left -= 1
         self._off = self._operations_left < 0
         return not self._off
+
+    def _check_there(self, path: Path) -> None:
+        if path not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
 
     def _check_power(self) -> None:
         if self._off:

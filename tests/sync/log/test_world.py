@@ -27,7 +27,9 @@ from sync.log.settings import KEY_RANGES_MAX, STATE_BYTES
 from tests.sync.log.making import SEGMENT_BYTES, SMALL, accept, closes, entry, open_log, read_all
 from tests.sync.log.simulated_disk import SimulatedDisk
 
-SEEDS = [*range(60), 115, 887]
+FEW = [*range(12), 115, 887]
+MANY = [pytest.param(seed, marks=pytest.mark.servers) for seed in range(12, 60)]
+"""With the whole of the tests, not on each check."""
 LIVES = 6
 STEPS = 12
 
@@ -263,7 +265,7 @@ async def interleaving(monkeypatch: pytest.MonkeyPatch) -> random.Random:
     return order
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*FEW, *MANY])
 async def test_nothing_acknowledged_is_lost_or_doubled(seed: int, interleaving: random.Random) -> None:
     world = World(seed)
     interleaving.seed(seed)
