@@ -15,6 +15,7 @@ from edge.listeners.catalog import KINDS
 from edge.listeners.config import ListenerConfig, Port
 from edge.listeners.http.config import HttpConfig
 from edge.listeners.mqtt_config import MqttConfig
+from edge.listeners.stream_config import SerialConfig, TcpConfig, UdpConfig
 from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 
 ENV_PREFIX: Final = "TIDEGATE_EDGE_"
@@ -122,6 +123,9 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: LinkConfig = LinkConfig()
     mqtt: Annotated[tuple[MqttConfig, ...], Meta(description="MQTT listeners.")] = ()
     http: Annotated[tuple[HttpConfig, ...], Meta(description="HTTP listeners.")] = ()
+    tcp: Annotated[tuple[TcpConfig, ...], Meta(description="Listeners for frames over TCP.")] = ()
+    udp: Annotated[tuple[UdpConfig, ...], Meta(description="Listeners for datagrams.")] = ()
+    serial: Annotated[tuple[SerialConfig, ...], Meta(description="Serial ports.")] = ()
     status: StatusConfig = StatusConfig()
     bus: BusConfig = BusConfig()
 

@@ -33,6 +33,10 @@ WINDOWS_MAX: Final = 4096
 """Addresses and names that are counted at the same time; the oldest window makes room. About 1 MB."""
 
 
+CERTIFIED: Final = "certificate"
+"""In the place of a secret's digest, which it cannot be."""
+
+
 class RefusalCode(enum.StrEnum):
     """Why a login was refused; counted, and shown in the listener's refusals."""
 
@@ -98,11 +102,25 @@ class Credentials:
             self._count(key, now_s)
         return Refusal(RefusalCode.WRONG_PASSWORD, "wrong password, or no device of this name")
 
+    def certified(self, user_name: str) -> Grant | Refusal:
+        """Whoever a certificate names, which an authority of the listener signed: that is its credential."""
+        network = self._registry.networks.get(self._network_id)
+        if network is None:
+            detail = f"the registry of this gateway does not hold network {self._network_id!r}, or not yet"
+            return Refusal(RefusalCode.NO_REGISTRY, detail)
+        name = _split(user_name, network)
+        if name is None:
+            detail = f"{user_name[:NAME_BYTES_MAX]!r}, of the certificate, is no `alias` or `key:alias`"
+            return Refusal(RefusalCode.BAD_NAME, detail)
+        return Grant(*name, CERTIFIED)
+
     def still_holds(self, grant: Grant) -> bool:
         """Whether the registry, as it is now, would let the same secret in again."""
         network = self._registry.networks.get(self._network_id)
         if network is None:
             return False
+        if grant.secret_sha256 == CERTIFIED:
+            return True
         device = self._registry.device(network.id, grant.alias_key, grant.alias)
         return _holds(grant.secret_sha256, _allowed(device, network))
 

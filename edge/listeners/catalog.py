@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 KINDS: Final = {
     "mqtt": "edge.listeners.mqtt",
     "http": "edge.listeners.http.listener",
+    "tcp": "edge.listeners.tcp",
+    "udp": "edge.listeners.udp",
+    "serial": "edge.listeners.serial",
 }
 """Section of the configuration to the module that has `make_listener(config, shared)`. A module is imported where a
 listener of its kind is configured: protocol libraries cost a gateway without it nothing."""

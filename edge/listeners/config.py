@@ -35,6 +35,17 @@ TopicTemplates = Annotated[
 DeviceName = Annotated[str, Meta(description="The one device that speaks here, as KEY:ALIAS; empty: not known here.")]
 
 
+TlsCert = Annotated[str, Meta(description="Certificate chain (PEM); empty: no TLS.")]
+TlsKey = Annotated[str, Meta(description="Key of the certificate (PEM).")]
+TlsClientCa = Annotated[
+    str,
+    Meta(
+        description="Authorities (PEM) whose certificates devices must show; the common name, else the first "
+        "alternative name, is the user name, ALIAS or KEY:ALIAS. Empty: none is asked for."
+    ),
+]
+
+
 class TlsFiles(msgspec.Struct, frozen=True):
     """PEM files: the certificate with its chain, its key, and the authorities that devices' certificates are held
     against."""
@@ -76,6 +87,19 @@ def priority_rules(priorities: tuple[PriorityConfig, ...]) -> list[tuple[str, Pr
     return [(topic, Priority[rule.priority.upper()]) for rule in priorities for topic in rule.topics]
 
 
+def check_tls(cert: str, key: str, client_ca: str) -> None:
+    """Raises ValueError, as a configuration does."""
+    if bool(cert) != bool(key):
+        raise ValueError("tls_cert and tls_key go together, and one of them is not set")
+    if client_ca and not cert:
+        raise ValueError("tls_client_ca: without tls_cert and tls_key there is no TLS")
+
+
+def tls_files(cert: str, key: str, client_ca: str) -> TlsFiles | None:
+    """None: no TLS."""
+    return TlsFiles(Path(cert), Path(key), Path(client_ca) if client_ca else None) if cert else None
+
+
 def templates_of(texts: tuple[str, ...]) -> Templates:
     """Raises ValueError, as a configuration does."""
     try:
@@ -111,13 +135,13 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TlsListenerConfig(ListenerConfig, frozen=True, kw_only=True):
     """A listener whose connections may be TLS."""
 
-    tls_cert: Annotated[str, Meta(description="Certificate chain (PEM); empty: no TLS.")] = ""
-    tls_key: Annotated[str, Meta(description="Key of the certificate (PEM).")] = ""
+    tls_cert: TlsCert = ""
+    tls_key: TlsKey = ""
+    tls_client_ca: TlsClientCa = ""
 
     def __post_init__(self) -> None:
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("tls_cert and tls_key go together, and one of them is not set")
+        check_tls(self.tls_cert, self.tls_key, self.tls_client_ca)
 
     @property
     def tls(self) -> TlsFiles | None:
-        return TlsFiles(Path(self.tls_cert), Path(self.tls_key)) if self.tls_cert else None
+        return tls_files(self.tls_cert, self.tls_key, self.tls_client_ca)

@@ -43,10 +43,14 @@ class Refusals:
         """Told of each, as it is added."""
         self._logged_s: dict[str, float] = {}
 
+    def count(self, code: str, times: int) -> None:
+        """What is not kept to be looked at."""
+        self.counts[code] = self.counts.get(code, 0) + times
+
     def add(self, refused: Refused, *, now_s: float) -> None:
         """`now_s`: a clock that never goes back."""
         code = refused.code
-        count = self.counts[code] = self.counts.get(code, 0) + 1
+        self.count(code, 1)
         self.last.append(refused)
         if self.watch is not None:
             self.watch(refused)
@@ -54,5 +58,5 @@ class Refusals:
             self._logged_s[code] = now_s
             _log.warning(
                 "refused", listener=self.listener, code=code, reason=refused.detail, peer=refused.peer,
-                user_name=refused.user_name, count=count,
+                user_name=refused.user_name, count=self.counts[code],
             )  # fmt: skip

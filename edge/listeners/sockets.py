@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,24 @@ TCP_IDLE_S: Final = 60
 TCP_PROBES: Final = 4
 TCP_PROBE_EVERY_S: Final = 15
 """The kernel finds dead peers that say nothing by themselves within two minutes."""
+
+
+async def open_server(
+    name: str, host: str, port: int, protocol: Callable[[], asyncio.BaseProtocol], tls: TlsFiles | None
+) -> asyncio.Server:
+    """Listens. Raises UserError where the port or the certificate cannot be used."""
+    context = None if tls is None else tls_context(name, tls)
+    try:
+        return await asyncio.get_running_loop().create_server(
+            protocol,
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else TLS_HANDSHAKE_S,
+        )
+    except OSError as error:
+        raise cannot_listen(name, host, port, error) from error
 
 
 def tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
@@ -38,7 +58,7 @@ def tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def load_authorities(context: ssl.SSLContext, name: str, setting: str, file: Path) -> None:
+def load_authorities(context: ssl.SSLContext, name: str, setting: str, file: Path | str) -> None:
     """Certificates of authorities that the listener trusts; `setting` names them in what is said."""
     try:
         context.load_verify_locations(file)
