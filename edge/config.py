@@ -29,9 +29,10 @@ BYTES_PER_S_MIN: Final = 1_000
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The durable log: everything that devices were promised."""
 
-    max_bytes: Annotated[int, Meta(ge=LOG_BYTES_MIN, description="Hard cap of the log on disk, in bytes.")] = (
-        2_000_000_000
-    )
+    max_bytes: Annotated[
+        int,
+        Meta(ge=LOG_BYTES_MIN, description="Hard cap of the log on disk, in bytes; room for five segments at least."),
+    ] = 2_000_000_000
     segment_bytes: Annotated[
         int,
         Meta(
@@ -63,7 +64,8 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         least = STATE_BYTES + SEGMENTS_MIN * self.segment_bytes
         if self.max_bytes < least:
             raise ValueError(
-                f"max_bytes {self.max_bytes} is below the minimum {least} for segment_bytes {self.segment_bytes}"
+                f"max_bytes {self.max_bytes} is below the minimum {least} for segment_bytes {self.segment_bytes}; "
+                "give it more, or smaller segments"
             )
 
 

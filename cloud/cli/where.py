@@ -21,7 +21,9 @@ def where(
     message: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="A message's id, or a record as epoch/number.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Without an id: whose message, as network:key:alias.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NETWORK:KEY:ALIAS", help="Without an id: whose message it is, by an alias.")
+    ] = None,
     time: Annotated[
         str | None, typer.Option(help="And its time, as device or gateway gave it: RFC 3339 or Unix milliseconds.")
     ] = None,

@@ -104,6 +104,9 @@ async def of_device(conn: Connection, project_id: str, alias: Alias, time_ms: in
         *alias_parts(alias),
     )
     device_id = None if device is None else device["device_id"]
+    network_known = device is not None or await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM network WHERE project_id = $1 AND id = $2)", project_id, alias.network_id
+    )
     named = "project_id = $1 AND network_id = $2 AND alias_key = $3 AND alias = $4"
     around = (time_ms - AROUND_MS, time_ms + AROUND_MS)
     carriers = await _carriers(conn, project_id, device_id)
@@ -116,6 +119,7 @@ async def of_device(conn: Connection, project_id: str, alias: Alias, time_ms: in
         name=alias_parts(alias),
         time_ms=time_ms,
         device_id=device_id,
+        network_known=network_known,
         route=DEFAULT_ROUTE if device is None or device["route"] is None else _route(device["route"]),
         rows=() if device_id is None else await _rows_about(conn, device_id, time_ms),
         waiting=await _waiting(

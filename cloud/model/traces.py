@@ -104,6 +104,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     time_ms: int
     device_id: int | None
     """None: nobody is called so."""
+    network_known: bool = True
+    """False: the project has no such network."""
     route: Route | None = None
     """The device's, or its blueprint's; None: the common one."""
     rows: Sequence[Row] = ()

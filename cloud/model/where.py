@@ -91,7 +91,12 @@ def of_device(facts: DeviceFacts) -> list[Place]:
     places = [_stored(row) for row in _nearest(facts.rows, facts.time_ms)]
     places += [_waiting(message) for message in facts.waiting] + [_rejected(record) for record in facts.rejected]
     places += [_refused(gateway_id, sample) for gateway_id, sample in facts.refused]
-    return places or [*_maybe(facts), _not_here(facts)]
+    if places:
+        return places
+    if facts.network_known:
+        return [*_maybe(facts), _not_here(facts)]
+    text = f"there is no network {facts.name[0]!r} in this project, so no record of it either"
+    return [Place("unknown", text, next="check the name: GET /api/v1/networks lists those that there are")]
 
 
 def _nearest(rows: Sequence[Row], time_ms: int) -> Sequence[Row]:
@@ -116,7 +121,7 @@ def _stored(row: Row) -> Place:
     }
     if carrier is not None:
         facts["record"] = f"{carrier.epoch:016x}/{carrier.seq}"
-    again = "; whatever brought it again was repeated, and not stored twice" if row.flags & KEYED else ""
+    again = "; were it to come again, it would not be stored twice" if row.flags & KEYED else ""
     text = f"it is in the history of device {row.device_id}{again}"
     return Place("stored", text, row.received_time, f"GET /api/v1/devices/{row.device_id}/history", facts=facts)
 
@@ -296,4 +301,6 @@ def _not_here(facts: DeviceFacts) -> Place:
     hint = (
         "if its gateways are complete beyond that time, it never reached one: see whether the device was acknowledged"
     )
+    if facts.device_id is None:
+        hint = f"check the name; {hint}"
     return Place("unknown", text, next=hint, certain=False, facts={"complete_until": complete})

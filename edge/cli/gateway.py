@@ -38,7 +38,7 @@ class RunningGateway:
         try:
             response = self._client.get(path)
             if response.status_code == 400:
-                raise UserError(response.json()["detail"])
+                raise UserError(response.json()["detail"], response.json().get("remedy", ""))
             response.raise_for_status()
             return msgspec.json.decode(response.content, type=kind)
         except (httpx.HTTPError, msgspec.MsgspecError) as error:

@@ -94,7 +94,7 @@ class StatusApi:
             )
             return as_json(found)
         except UnreadableIdError as error:
-            return problem(400, "id", str(error))
+            return problem(400, "id", str(error), "give one as history, inbox, rejects and `tail --json` show them")
 
     def _tail(self, request: Request) -> Answer | Stream:
         query = request.query

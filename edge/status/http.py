@@ -36,6 +36,6 @@ class Stream(Protocol):
         ...
 
 
-def problem(status: int, code: str, detail: str) -> Answer:
+def problem(status: int, code: str, detail: str, remedy: str = "") -> Answer:
     """What is wrong, in the form of the cloud's API (RFC 9457)."""
-    return as_json({"status": status, "code": code, "detail": detail}, status)
+    return as_json({"status": status, "code": code, "detail": detail} | ({"remedy": remedy} if remedy else {}), status)

@@ -86,7 +86,7 @@ class Demo:
         except ApiError as error:
             raise UserError(f"the API refused what the demo asked: {error}", "make reset, then make run") from None
         except UnreachableError as error:
-            raise UserError(f"the API does not answer: {error}", f"its log: {self._log('cloud')}") from None
+            raise UserError(f"the API cannot be used: {error}", f"see its log: {self._log('cloud')}") from None
 
     async def _work(self) -> None:
         self._state = read_state(self._folder) or DemoState()

@@ -22,6 +22,7 @@ COLUMNS = {
     "messages": "messages",
     "acknowledged": "acknowledged",
     "stored": "stored",
+    "waiting": "waiting",
     "gaps": "gaps",
     "lost": "lost",
     "doubled": "doubled",

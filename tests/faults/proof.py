@@ -60,6 +60,7 @@ def judge(
         messages=total["made"],
         acknowledged=total["acknowledged"],
         stored=total["stored"],
+        waiting=proof["on_its_way"] if may_wait else 0,
         gaps=gaps,
         lost=lost,
         doubled=total["doubled"],

@@ -18,6 +18,8 @@ class Finding(msgspec.Struct, frozen=True):
     """Made by devices."""
     acknowledged: int
     stored: int
+    waiting: int
+    """Not stored yet, where a row ends before all of it is."""
     gaps: int
     """Records that are lost by the gaps that the cloud was told of."""
     lost: int

@@ -163,6 +163,10 @@ def test_a_device_and_a_time_tell_where_it_may_be() -> None:
     (nowhere,) = device(device_id=None, gateways=[stands(complete_until=NOW + 1)])
     assert nowhere.facts == {"complete_until": {"quay-1": NOW + 1}}
     assert "which no device is called" in nowhere.text
+    assert nowhere.next.startswith("check the name")
+    (mistyped,) = device(device_id=None, network_known=False, in_pipeline=7)
+    assert (mistyped.state, mistyped.certain) == ("unknown", True)
+    assert ALIAS[0] in mistyped.text
 
 
 def test_ids_are_read_as_they_are_shown() -> None:
