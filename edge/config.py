@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from edge.listeners.broker.config import BrokerConfig
 from edge.listeners.catalog import KINDS
 from edge.listeners.config import ListenerConfig, Port
 from edge.listeners.http.config import HttpConfig
@@ -128,6 +129,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tcp: Annotated[tuple[TcpConfig, ...], Meta(description="Listeners for frames over TCP.")] = ()
     udp: Annotated[tuple[UdpConfig, ...], Meta(description="Listeners for datagrams.")] = ()
     serial: Annotated[tuple[SerialConfig, ...], Meta(description="Serial ports.")] = ()
+    broker: Annotated[tuple[BrokerConfig, ...], Meta(description="Existing MQTT brokers.")] = ()
     status: StatusConfig = StatusConfig()
     bus: BusConfig = BusConfig()
 

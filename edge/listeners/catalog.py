@@ -19,6 +19,7 @@ KINDS: Final = {
     "tcp": "edge.listeners.tcp",
     "udp": "edge.listeners.udp",
     "serial": "edge.listeners.serial",
+    "broker": "edge.listeners.broker.listener",
 }
 """Section of the configuration to the module that has `make_listener(config, shared)`. A module is imported where a
 listener of its kind is configured: protocol libraries cost a gateway without it nothing."""

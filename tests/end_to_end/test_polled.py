@@ -3,6 +3,8 @@ as they stand there, on a site of real processes."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.contract.mosquitto import Mosquitto
 from tests.contract.nats_server import free_port
-from tests.end_to_end.site import Site
+from tests.end_to_end.site import COMMANDS, Site
 from tests.end_to_end.test_docs import DOCS, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,12 +26,17 @@ class Guided(Site):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.broker = Mosquitto(folder)
+        """Not running yet."""
         self.here: dict[str, str] = {
             "8082": str(free_port()),
+            "1885": str(self.broker.port),
+            "/etc/tidegate/edge.toml": str(self.edge_toml),
+            ".venv/bin": str(COMMANDS),
             "127.0.0.1:8080": self.url.removeprefix("http://"),
             "@auth": f"@{folder / 'auth'}",
         }
-        sections = "".join(_sections(name) for name in ("http",))
+        sections = "".join(_sections(name) for name in ("http", "broker"))
         for there, port in self.here.items():
             sections = sections.replace(there, port)
         self.edge_toml.write_text(self.edge_toml.read_text() + sections)
@@ -47,6 +55,12 @@ class Guided(Site):
 
     async def knows_the_device(self) -> bool:
         return bool((await self.gateway_status())["registry"]["devices"] == 1)
+
+    async def stored(self, attribute: str) -> list[Any]:
+        """Its values in the device's history."""
+        path = f"{self.url}/api/v1/devices/pumps:serial:my-pump/history"
+        lines = (await self.client.get(path, headers={"Accept": "application/x-ndjson"})).text.splitlines()
+        return [data[attribute] for line in lines if attribute in (data := json.loads(line)["data"])]
 
     def page(self, name: str) -> Page:
         return Page(f"guides/{name}.md", self.folder, self.here)
@@ -69,6 +83,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guided
     async with Guided(tmp_path_factory.mktemp("guided")) as site:
         await site.set_up()
         yield site
+        await site.broker.stop()
 
 
 async def test_http(site: Guided) -> None:
@@ -84,3 +99,45 @@ async def test_http(site: Guided) -> None:
     assert "204 No Content" in await page.type_in("/response/ID")
     http = await site.listener("http")
     assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
+
+
+async def test_broker(site: Guided) -> None:
+    page = site.page("broker")
+    assert (await site.listener("hall"))["trouble"].startswith(f"broker 127.0.0.1:{site.broker.port} cannot be reached")
+    await site.broker.start()
+    await page.type_in("mosquitto_pub", "sensors/my-pump/up")  # whose session is not there yet: nobody keeps it
+
+    async def is_connected() -> bool:
+        return bool((await site.listener("hall"))["connections"])
+
+    await site.until(is_connected)
+    await site.page("broker").type_in("mosquitto_pub", "sensors/my-pump/up")
+    await page.until('"value":61.5', "my-pump/current")
+    assert "hall" in await page.type_in("tidegate-edge status")
+    await page.type_in("response/ID")
+
+
+async def test_a_killed_gateway_loses_nothing_of_a_broker(site: Guided) -> None:
+    published = []
+
+    async def publish(first: int) -> None:
+        """Slow enough that the gateway is killed in between."""
+        for number in range(first, first + 60):
+            await site.broker.publish("sensors/my-pump/up", b'{"number":%d}' % number)
+            published.append(number)
+
+    publishing = asyncio.create_task(publish(0))
+    await site.until(lambda: _true(len(published) > 15))
+    await site.gateway.kill()
+    await site.until(lambda: _true(len(published) > 30))
+    await site.start_gateway()
+    await publishing
+
+    async def all_stored() -> bool:
+        return set(published) <= set(await site.stored("number"))
+
+    await site.until(all_stored)
+
+
+async def _true(condition: bool) -> bool:
+    return condition
