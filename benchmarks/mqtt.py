@@ -19,6 +19,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NoReturn, cast
 
 import msgspec
@@ -28,7 +30,8 @@ import uvloop
 from benchmarks.telemetry import payload
 from protocols.batch import BatchKey
 from protocols.messages import Lane
-from protocols.mqtt.packets import Connect, Publish, encode_connect, encode_publish
+from protocols.mqtt.connect import Connect, encode_connect
+from protocols.mqtt.packets import Publish, encode_publish
 
 SEED: Final = 71
 PACKETS: Final = 4096
@@ -208,20 +211,23 @@ class InstantBus:
 
 
 async def _serve() -> None:
-    from edge.credentials import Credentials
     from edge.listeners.clock import SystemClock
     from edge.listeners.collector import Collector
-    from edge.listeners.mqtt import MqttListener
+    from edge.listeners.listener import Shared
+    from edge.listeners.mqtt.config import MqttConfig
+    from edge.listeners.mqtt.listener import MqttListener
     from sync.registry import Network, Registry, RegistryChange
 
     registry = Registry("bench")
     network = Network("bench", secret_sha256=(hashlib.sha256(SECRET.encode()).hexdigest(),))
     registry.apply(RegistryChange("bench", 0, 1, networks=(network,)))
     collector = Collector(InstantBus(), SystemClock(), run=1)
-    listener = MqttListener("mqtt", "bench", "127.0.0.1", 0, Credentials(registry, "bench"), collector)
-    await listener.start()
-    print(listener.port, flush=True)
-    await collector.run()
+    with TemporaryDirectory() as folder:
+        shared = Shared(registry, collector, Path(folder))
+        listener = MqttListener(MqttConfig("mqtt", "bench", host="127.0.0.1", port=0), shared)
+        await listener.start()
+        print(listener.port, flush=True)
+        await collector.run()
 
 
 @contextmanager

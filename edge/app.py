@@ -120,7 +120,7 @@ def _parts(
 ) -> Parts:
     """What works on them; nothing runs yet."""
     collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
-    shared = Shared(replica.registry, collector, config.data_dir)
+    shared = Shared(replica.registry, collector, config.data_dir, log.has, clock.true_ms)
     listeners = [make_listener(kind, listener, shared) for kind, listener in config.listeners]
     for listener in listeners:
         listener.refusals.watch = partial(seen.add_refused, listener.name, listener.network_id)

@@ -18,7 +18,14 @@ from typing import Final
 import msgspec
 
 from protocols.errors import UNREADABLE, ChecksumError, LimitError, MalformedError, VersionError
-from protocols.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX
+from protocols.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_RECORDS_MAX,
+    METADATA_BYTES_MAX,
+    NAME_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    TOPIC_BYTES_MAX,
+)
 from protocols.messages import Clock, Origin, Record
 
 VERSION: Final = 1
@@ -44,7 +51,8 @@ class _KeyOnly(msgspec.Struct, array_like=True):
 
 
 class RecordBatch(msgspec.Struct, frozen=True, array_like=True):
-    """Records of one publisher. Row i: `origins[origin_index[i]]`, `base_ms + received_delta_ms[i]`, `payloads[i]`."""
+    """Records of one publisher. Row i: `origins[origin_index[i]]`, `base_ms + received_delta_ms[i]`, `payloads[i]`,
+    `metadata[i]`."""
 
     key: BatchKey
     clock: Clock
@@ -53,18 +61,24 @@ class RecordBatch(msgspec.Struct, frozen=True, array_like=True):
     origin_index: list[int]
     received_delta_ms: list[int]
     payloads: list[bytes]
+    metadata: list[bytes] = []
+    """What the protocol said beside the payload: MessagePack maps of text to text, or nothing. Empty where no row has
+    any, as in batches that are older than this column."""
 
     def __len__(self) -> int:
         return len(self.payloads)
 
     def records(self) -> Iterator[Record]:
         """One object a row: for tests and tools, not for hot paths."""
-        for index, delta, payload in zip(self.origin_index, self.received_delta_ms, self.payloads, strict=True):
-            yield Record(self.origins[index], payload, self.base_ms + delta, self.clock)
+        metadata = self.metadata or [b""] * len(self)
+        rows = zip(self.origin_index, self.received_delta_ms, self.payloads, metadata, strict=True)
+        for index, delta, payload, beside in rows:
+            yield Record(self.origins[index], payload, self.base_ms + delta, self.clock, beside)
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(RecordBatch)
+_metadata_decoder: Final = msgspec.msgpack.Decoder(dict[str, str])
 _key_decoder: Final = msgspec.msgpack.Decoder(_KeyOnly)
 
 
@@ -93,6 +107,20 @@ def read_key(data: bytes | memoryview) -> BatchKey:
         raise MalformedError(f"batch key: {error}") from None
 
 
+def encode_metadata(metadata: dict[str, str]) -> bytes:
+    return _encoder.encode(metadata)
+
+
+def decode_metadata(data: bytes) -> dict[str, str]:
+    """Of one record. Raises MalformedError."""
+    if not data:
+        return {}
+    try:
+        return _metadata_decoder.decode(data)
+    except UNREADABLE as error:
+        raise MalformedError(f"metadata: {error}") from None
+
+
 def _checked_body(data: bytes | memoryview) -> memoryview:
     if len(data) > BATCH_BYTES_MAX:
         raise LimitError(f"batch of {len(data):,} bytes; the limit is {BATCH_BYTES_MAX:,}")
@@ -113,6 +141,11 @@ def _check(batch: RecordBatch) -> None:
         raise LimitError(f"batch of {rows} records; allowed are 1 to {BATCH_RECORDS_MAX}")
     if len(batch.origin_index) != rows or len(batch.received_delta_ms) != rows:
         raise MalformedError("batch columns differ in length")
+    if batch.metadata:
+        if len(batch.metadata) != rows:
+            raise MalformedError("batch columns differ in length")
+        if max(map(len, batch.metadata)) > METADATA_BYTES_MAX:
+            raise LimitError(f"metadata is larger than {METADATA_BYTES_MAX:,} bytes")
     if min(batch.origin_index) < 0 or max(batch.origin_index) >= len(batch.origins):
         raise MalformedError("origin_index points outside origins")
     if max(map(len, batch.payloads)) > PAYLOAD_BYTES_MAX:

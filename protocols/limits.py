@@ -44,8 +44,14 @@ NAME_BYTES_MAX: Final = 128
 TOPIC_BYTES_MAX: Final = 512
 """An MQTT topic or a path; the standard allows 65,535, which no device needs and an index would suffer from."""
 
-MQTT_PACKET_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX + 16
-"""A whole MQTT packet: the largest payload, its topic and the headers."""
+METADATA_BYTES_MAX: Final = 4096
+"""What a protocol says beside a record's payload (MQTT's user properties): headers, not a second payload."""
+
+MQTT_PROPERTIES_BYTES_MAX: Final = METADATA_BYTES_MAX
+"""Properties of one MQTT 5 packet; those of a PUBLISH are its record's metadata."""
+
+MQTT_PACKET_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX + MQTT_PROPERTIES_BYTES_MAX + 16
+"""A whole MQTT packet: the largest payload, its topic, properties and the headers."""
 
 MQTT_CONNECT_BYTES_MAX: Final = 4096
 """CONNECT comes from strangers: room for ids and credentials, nothing more."""

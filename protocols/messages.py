@@ -112,6 +112,8 @@ class Record(msgspec.Struct, frozen=True):
     received_time: int
     """Unix milliseconds by the gateway's wall clock, raw."""
     clock: Clock
+    metadata: bytes = b""
+    """What the protocol said beside the payload: a MessagePack map of text to text, or nothing."""
 
 
 class InboundDataEventMsg(msgspec.Struct, frozen=True):

@@ -22,6 +22,8 @@ class Network(msgspec.Struct, frozen=True):
     secret_sha256: tuple[str, ...] = ()
     """The network's own credential (hex), which lets devices in that the registry does not know; several overlap while
     one is rotated."""
+    device_talk: bool = False
+    """Whether its devices may subscribe to what others of them publish."""
 
 
 class Blueprint(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge.listeners.listener import Listener, Shared
 
 KINDS: Final = {
-    "mqtt": "edge.listeners.mqtt",
+    "mqtt": "edge.listeners.mqtt.listener",
     "http": "edge.listeners.http.listener",
     "tcp": "edge.listeners.tcp",
     "udp": "edge.listeners.udp",

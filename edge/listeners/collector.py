@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from edge.listeners.clock import ClockSource
-from edge.listeners.filling import Filling, Waiter
+from edge.listeners.filling import Filling, Pledger, Waiter
 from protocols.batch import BatchKey
 from protocols.limits import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
 from protocols.messages import Clock, Origin
@@ -103,7 +103,14 @@ class Collector:
         self._readers.remove(readers)
 
     def add(
-        self, origin: Origin, payloads: list[bytes], waiter: Waiter | None = None, tokens: Sequence[bytes] = ()
+        self,
+        origin: Origin,
+        payloads: list[bytes],
+        waiter: Waiter | None = None,
+        tokens: Sequence[bytes] = (),
+        *,
+        metadata: bytes = b"",
+        pledger: Pledger | None = None,
     ) -> None:
         """Rows that one read gave: same origin, received now, in order. Each payload is at most PAYLOAD_BYTES_MAX.
 
@@ -116,10 +123,14 @@ class Collector:
         filling = self._filling
         if filling is None or not -CLOCK_STEP_MS <= offset_ms - filling.clock.offset_ms <= CLOCK_STEP_MS:
             filling = self._next_filling(wall_ms, offset_ms)
-        taken = filling.add(origin, payloads, wall_ms, waiter, tokens)
+        taken = filling.add(origin, payloads, wall_ms, waiter, tokens, metadata)
         while taken < len(payloads):
+            if pledger is not None:
+                filling.pledges.add(pledger)
             filling = self._next_filling(wall_ms, offset_ms)
-            taken += filling.add(origin, payloads[taken:], wall_ms, waiter, tokens[taken:])
+            taken += filling.add(origin, payloads[taken:], wall_ms, waiter, tokens[taken:], metadata)
+        if pledger is not None:
+            filling.pledges.add(pledger)
         self.waiting_records += len(payloads)
         self._wake.set()
         if not self.paused and (
@@ -190,9 +201,15 @@ class Collector:
     async def _publish(self, filling: Filling) -> str:
         """The reason why not all of the rows are recorded; empty: they are."""
         parts = filling.encode(self._next_key)
+        if filling.pledges:
+            keys = {part.priority: part.key for part in parts}
+            owed = filling.owed
+            for flush in {each.pledge(owed[each], keys) for each in filling.pledges if each in owed}:
+                if flush is not None:
+                    await flush()
         if len(parts) == 1:
-            return await self._publish_batch(*parts[0])
-        codes = await asyncio.gather(*(self._publish_batch(key, data) for key, data in parts))
+            return await self._publish_batch(parts[0].key, parts[0].data)
+        codes = await asyncio.gather(*(self._publish_batch(part.key, part.data) for part in parts))
         return next((code for code in codes if code), "")
 
     def _next_key(self) -> BatchKey:

@@ -6,14 +6,16 @@ A listener takes devices' messages of one network and hands them to the collecto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from edge.listeners.collector import Collector
 from edge.listeners.refusals import Refusals
 from edge.listeners.way import Way
+from protocols.batch import BatchKey
 from sync.registry import Registry
 
 
@@ -40,7 +42,13 @@ class Shared(msgspec.Struct, frozen=True):
     """The replica's, which changes under them; `Listener.recheck` says when."""
     collector: Collector
     data_dir: Path
-    """Of the gateway; a listener that keeps something has a folder of its own in it."""
+    """Of the gateway; a listener that keeps something has a folder or a file of its own in it."""
+    is_logged: Callable[[BatchKey], bool] = lambda _: False
+    """Whether the log has a batch, also one of an earlier run."""
+    true_ms: Callable[[], int] | None = None
+    """Unix milliseconds, as true as is known: for what expires. None: the collector's wall clock."""
+    by_kind: dict[str, Any] = {}
+    """What the listeners of one kind have in common among themselves, made by the first."""
 
 
 class Listener(Protocol):

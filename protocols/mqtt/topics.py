@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from protocols.limits import TOPIC_BYTES_MAX
-from protocols.mqtt.errors import MalformedPacketError, PacketLimitError
+from protocols.mqtt.errors import MalformedPacketError, PacketLimitError, ViolationError
+from protocols.mqtt.reasons import Reason
+
+SHARED: Final = "$share"
+"""First level of a shared subscription: `$share/group/filter` (MQTT 5, section 4.8.2)."""
 
 DEVICE_SPACE = "down"
 """What a device may subscribe to: the topics below this first level. Each device has a topic space of its own, so that
@@ -21,11 +27,11 @@ def decode_text(data: bytes, name: str) -> str:
     return text
 
 
-def decode_topic(data: bytes) -> str:
+def decode_topic(data: bytes, name: str = "topic name", clause: str = "MQTT-3.3.2-2") -> str:
     """The topic name of a PUBLISH or a will."""
-    text = _decode(data, "topic name")
+    text = _decode(data, name)
     if "#" in text or "+" in text:
-        raise MalformedPacketError("topic name holds a wildcard, + or #", "MQTT-3.3.2-2")
+        raise MalformedPacketError(f"{name} holds a wildcard, + or #", clause, Reason.TOPIC_NAME_INVALID)
     return text
 
 
@@ -51,6 +57,18 @@ def matches(topic_filter: str, topic: str) -> bool:
         if place == len(given) or level not in ("+", given[place]):
             return False
     return len(wanted) == len(given)
+
+
+def split_shared(topic_filter: str) -> tuple[str, str]:
+    """The group of a shared subscription and the filter that it shares; no group: an ordinary one."""
+    first, _, rest = topic_filter.partition("/")
+    if first != SHARED:
+        return "", topic_filter
+    group, slash, shared = rest.partition("/")
+    if not group or not slash or not shared or "+" in group or "#" in group:
+        detail = f"{topic_filter!r} is no $share/group/filter"
+        raise ViolationError(detail, "MQTT-4.8.2-1", Reason.TOPIC_FILTER_INVALID)
+    return group, shared
 
 
 def is_own(topic_filter: str) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
+from protocols.batch import BatchKey
 from protocols.block import BlockHead
 from protocols.messages import Gap, GapKind, Priority
 from sync.log.accounting import EpochAccounting, LogAccounting
@@ -113,10 +114,11 @@ class Log:
             on_removed=self._note_removed,
             on_rewritten=self._note_rewritten,
         )
+        self._keys = recovered.keys
         self._commit = GroupCommit(
             self._writer,
             self._keeper,
-            recovered.keys,
+            self._keys,
             linger_max_ms=settings.linger_max_ms,
             on_written=self._note_written,
         )
@@ -227,6 +229,10 @@ class Log:
     def nothing_in_flight(self) -> None:
         """The connection is gone, and with it whatever had no answer."""
         self._catalog.nothing_in_flight()
+
+    def has(self, key: BatchKey) -> bool:
+        """Whether the batch was recorded, in this run or an earlier one, as far as keys are remembered (keys.py)."""
+        return key in self._keys
 
     def accept(self, epoch: int, first_seq: int, end_seq: int) -> None:
         """The cloud has the records [first_seq, end_seq) of this epoch, synced. In any order, for any epoch, again and

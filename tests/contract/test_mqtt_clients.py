@@ -12,11 +12,11 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.listeners.mqtt import MqttListener
+from edge.listeners.mqtt.listener import MqttListener
 from edge.listeners.way import DeviceAbsentError
-from protocols.mqtt.errors import NotSubscribedError
+from protocols.batch import decode_metadata
 from sync.bus.contract import BusRefusedError
-from tests.edge.listeners.mqtt_world import ANSWER_S, World
+from tests.edge.listeners.mqtt_world import ANSWER_S, World, send, until
 
 
 @pytest.fixture
@@ -84,26 +84,53 @@ async def test_mosquitto_pub_is_told_of_a_wrong_password(listener: MqttListener)
     assert "not authorised" in errors.lower()
 
 
-async def test_mosquitto_pub_with_mqtt_5_is_told_of_the_version(listener: MqttListener) -> None:
-    code, _, errors = await finished(await start("mosquitto_pub", listener.port, "-V", "5", "-t", "up", "-m", "x"))
-    assert code != 0
-    assert errors
-    assert listener.refusals.counts == {"protocol_level": 1}
+@pytest.mark.parametrize("version", ["311", "5"])
+@pytest.mark.parametrize("qos", ["0", "1", "2"])
+async def test_mosquitto_pub_speaks_both_versions_and_every_qos(
+    world: World, listener: MqttListener, version: str, qos: str
+) -> None:
+    lines = [b'{"n":%d}' % number for number in range(50)]
+    process = await start("mosquitto_pub", listener.port, "-V", version, "-q", qos, "-t", "up", "-l")
+    code, _, errors = await finished(process, b"\n".join(lines) + b"\n")
+    assert (code, errors) == (0, "")
+    await until(lambda: len(world.bus.records) == len(lines))
+    assert [record.payload for record in world.bus.records] == lines
 
 
-async def test_mosquitto_pub_with_qos_2_fails_with_a_reason_to_look_at(listener: MqttListener) -> None:
-    process = await start("mosquitto_pub", listener.port, "-q", "2", "-t", "up", "-m", "x")
-    code, _, _ = await finished(process)
-    assert code != 0
-    assert "QoS 2" in listener.refusals.last[0].detail
+async def test_what_mosquitto_pub_says_beside_the_payload_is_the_records_metadata(
+    world: World, listener: MqttListener
+) -> None:
+    beside = ["user-property", "site", "quay", "-D", "publish", "correlation-data", "c-7"]
+    process = await start("mosquitto_pub", listener.port, "-V", "5", "-D", "publish", *beside, "-t", "up", "-m", "1")
+    assert (await finished(process))[0] == 0
+    await until(lambda: len(world.bus.records) == 1)
+    assert decode_metadata(world.bus.records[0].metadata) == {"site": "quay", "$correlation": "c-7"}
 
 
-async def test_mosquitto_sub_gets_what_is_sent_to_the_device(listener: MqttListener) -> None:
-    process = await start("mosquitto_sub", listener.port, "-q", "1", "-t", "down/#", "-v", "-C", "2")
-    await sent_to_pump(listener, "down/reboot", b"now", 1)
-    await sent_to_pump(listener, "down", b"plain", 0)
+@pytest.mark.parametrize("version", ["311", "5"])
+async def test_mosquitto_sub_gets_a_command_and_says_that_it_has_it(listener: MqttListener, version: str) -> None:
+    arguments = ("-V", version, "-q", "1", "-t", "down/#", "-v", "-C", "2")
+    process = await start("mosquitto_sub", listener.port, *arguments)
+    await sent_to_pump(listener, "reboot", b"now")
+    await sent_to_pump(listener, "set", b"plain")
     code, output, _ = await finished(process)
-    assert (code, output) == (0, "down/reboot now\ndown plain\n")
+    assert (code, output) == (0, "down/reboot now\ndown/set plain\n")
+
+
+async def test_mosquitto_sub_sees_the_id_of_a_command_and_where_to_answer(listener: MqttListener) -> None:
+    arguments = ("-V", "5", "-q", "1", "-t", "down/#", "-C", "1", "-F", "%p %D %R")
+    process = await start("mosquitto_sub", listener.port, *arguments)
+    await sent_to_pump(listener, "reboot", b"now", command_id="c-17")
+    code, output, _ = await finished(process)
+    assert (code, output) == (0, "now c-17 up/response\n")
+
+
+async def test_mosquitto_sub_that_was_away_finds_its_session(listener: MqttListener) -> None:
+    session = ("-i", "kept", "-c", "-q", "1", "-t", "down/#")
+    assert (await finished(await start("mosquitto_sub", listener.port, *session, "-E")))[0] == 0
+    process = await start("mosquitto_sub", listener.port, *session, "-C", "1")
+    await sent_to_pump(listener, "reboot", b"now")
+    assert (await finished(process))[:2] == (0, "now\n")
 
 
 async def test_mosquitto_sub_is_told_that_other_topics_are_not_its_own(listener: MqttListener) -> None:
@@ -111,13 +138,14 @@ async def test_mosquitto_sub_is_told_that_other_topics_are_not_its_own(listener:
     assert "denied" in errors
 
 
-async def sent_to_pump(listener: MqttListener, topic: str, payload: bytes, qos: int) -> None:
-    """Sends as soon as the device has subscribed."""
+async def sent_to_pump(listener: MqttListener, name: str, payload: bytes, *, command_id: str = "") -> None:
+    """Sends as soon as the device has subscribed; it must acknowledge."""
+    deadline = listener.network.now_ms() + 60_000
     async with asyncio.timeout(ANSWER_S):
         while True:
             try:
-                await listener.send("serial", "pump", topic, payload, qos=qos)
-            except (DeviceAbsentError, NotSubscribedError):
+                await send(listener, name, payload, command_id=command_id, deadline=deadline)
+            except DeviceAbsentError:
                 await asyncio.sleep(0.01)
             else:
                 return
@@ -192,7 +220,7 @@ async def test_paho_subscribes_gets_a_message_and_acknowledges_it(listener: Mqtt
         device.client.subscribe([("down/#", 1), ("others/#", 1)])
         await waited(device.subscribed)
         assert device.granted == [1, 0x80]
-        await asyncio.wait_for(listener.send("serial", "pump", "down/set", b'{"speed":3}'), ANSWER_S)
+        await asyncio.wait_for(send(listener, "set", b'{"speed":3}'), ANSWER_S)
         await waited(device.got)
         assert device.messages == [("down/set", b'{"speed":3}', 1)]
 

@@ -14,6 +14,8 @@ class MemoryBus:
     def __init__(self) -> None:
         self.batches: list[RecordBatch] = []
         """Each publish, decoded; an attempt that is repeated stands here again."""
+        self.kept: set[BatchKey] = set()
+        """Of the publishes that were answered, as a log would have them."""
         self.topics: set[str] = set()
         self.failures: deque[Exception] = deque()
         """Raised by the next publishes, one each."""
@@ -47,6 +49,7 @@ class MemoryBus:
         await self._open.wait()
         if self.failures:
             raise self.failures.popleft()
+        self.kept.add(batch.key)
 
     async def subscribe(self, topic: str, channel: str, *, ephemeral: bool = False) -> NoReturn:
         raise NotImplementedError("tests look at `batches`")

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import shutil
 import ssl
+import tempfile
+import weakref
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
-from edge.credentials import Credentials
 from edge.listeners.collector import Collector
-from edge.listeners.mqtt import MqttListener
-from protocols.mqtt.packets import Connect, encode_connect, remaining_length
+from edge.listeners.listener import Shared
+from edge.listeners.mqtt.config import MqttConfig
+from edge.listeners.mqtt.listener import MqttListener
+from edge.listeners.way import DeviceAbsentError
+from protocols.batch import BatchKey
+from protocols.messages import Command
+from protocols.mqtt.connect import Connect, encode_connect
+from protocols.mqtt.packets import Subscribe, Subscription, encode_subscribe
+from protocols.mqtt.wire import remaining_length
 from sync.registry import Alias, Device, Network, Registry, RegistryChange
 from tests.edge.listeners.memory_bus import MemoryBus, SetClock
 
@@ -36,10 +46,18 @@ class World:
             network = Network("quay", secret_sha256=(digest("network"),))
             self.registry.apply(RegistryChange("demo", 0, 1, networks=(network,), devices=(pump,)))
         self.collector = Collector(self.bus, self.clock, run=5)
+        self._folder = Path(tempfile.mkdtemp(prefix="mqtt-"))
+        weakref.finalize(self, shutil.rmtree, self._folder)
 
-    def listener(self, port: int = 0, **options: Any) -> MqttListener:
-        credentials = Credentials(self.registry, "quay")
-        return MqttListener("mqtt", "quay", "127.0.0.1", port, credentials, self.collector, **options)
+    def listener(self, port: int = 0, *, data_dir: Path | None = None, **options: Any) -> MqttListener:
+        """Without a folder, one for this listener alone."""
+        folder = self._folder if data_dir is None else data_dir
+        shared = Shared(self.registry, self.collector, folder, self.has)
+        return MqttListener(MqttConfig("mqtt", "quay", host="127.0.0.1", port=port, **options), shared)
+
+    def has(self, key: BatchKey) -> bool:
+        """As the log says it."""
+        return key in self.bus.kept
 
     @contextlib.asynccontextmanager
     async def listening(self, **options: Any) -> AsyncIterator[MqttListener]:
@@ -55,6 +73,21 @@ class World:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def send(
+    listener: MqttListener, name: str, payload: bytes, *, alias: str = "pump", command_id: str = "", deadline: int = 0
+) -> asyncio.Task[None]:
+    """A command on its way. Raises DeviceAbsentError where there is no way."""
+    way = listener.way("serial", alias)
+    if way is None:
+        raise DeviceAbsentError(f"serial:{alias}")
+    return asyncio.create_task(way.send(Command(command_id, 1, name, payload, deadline)))
+
+
+def subscribe(packet_id: int, *filters: tuple[str, int]) -> bytes:
+    """Of MQTT 3.1.1."""
+    return encode_subscribe(Subscribe(packet_id, tuple(Subscription(name, qos) for name, qos in filters)))
 
 
 async def until(condition: Callable[[], bool]) -> None:

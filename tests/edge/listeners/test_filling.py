@@ -18,7 +18,8 @@ def origin(number: int, topic: str = "up", priority: Priority = Priority.TELEMET
 
 def encoded(filling: Filling) -> bytes:
     """Of rows of one priority."""
-    ((key, data),) = filling.encode(lambda: KEY)
+    (part,) = filling.encode(lambda: KEY)
+    key, data = part.key, part.data
     assert key == KEY
     return data
 
@@ -78,7 +79,7 @@ def test_each_priority_has_a_batch_of_its_own() -> None:
     for at_ms, (one, payload) in enumerate([(telemetry, b"a"), (alarm, b"b"), (telemetry, b"c"), (event, b"d")]):
         filling.add(one, [payload], at_ms, None, ())
     keys = iter([BatchKey(1, n) for n in range(3)])
-    batches = [(key.counter, decode_records(data)) for key, data in filling.encode(lambda: next(keys))]
+    batches = [(part.key.counter, decode_records(part.data)) for part in filling.encode(lambda: next(keys))]
     assert [
         (number, [(row.origin, row.payload, row.received_time) for row in batch.records()]) for number, batch in batches
     ] == [

@@ -12,24 +12,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge.listeners import mqtt_connection
-from edge.listeners.config import TlsFiles
-from edge.listeners.mqtt import MqttListener
-from edge.listeners.mqtt_connection import (
-    CONNECT_TICKS,
-    CONNECTION_RECORDS_MAX,
-    CONTROL_PACKETS_PER_TICK_MAX,
-)
-from edge.listeners.priorities import Priorities
+from edge.listeners.config import PriorityConfig, PriorityName
+from edge.listeners.mqtt import connection
+from edge.listeners.mqtt.connection import CONNECT_TICKS, CONTROL_PACKETS_PER_TICK_MAX
+from edge.listeners.mqtt.inbound import CONNECTION_RECORDS_MAX
+from edge.listeners.mqtt.listener import MqttListener
 from edge.listeners.way import DeviceAbsentError, DeviceGoneError
 from protocols.limits import PAYLOAD_BYTES_MAX
-from protocols.messages import Origin, Priority
-from protocols.mqtt import packets
-from protocols.mqtt.errors import NotSubscribedError
-from protocols.mqtt.packets import Connect, Publish, encode_connect, encode_publish
+from protocols.messages import Origin
+from protocols.mqtt.connect import Connect, encode_connect
+from protocols.mqtt.packets import Publish, encode_publish, encode_suback
+from protocols.mqtt.wire import PINGREQ_PACKET, PINGRESP_PACKET
 from sync.bus.contract import BusRefusedError
 from sync.registry import Registry, RegistryChange
-from tests.edge.listeners.mqtt_world import ANSWER_S, Client, World, until
+from tests.edge.listeners.mqtt_world import ANSWER_S, Client, World, send, subscribe, until
 from tidegate.console import UserError
 
 pytestmark = pytest.mark.servers
@@ -53,7 +49,7 @@ async def listener(world: World) -> AsyncIterator[MqttListener]:
 
 
 async def is_served(client: Client) -> bool:
-    return await client.asks(packets.PINGREQ_PACKET) == packets.PINGRESP_PACKET
+    return await client.asks(PINGREQ_PACKET) == PINGRESP_PACKET
 
 
 async def test_a_puback_comes_only_after_the_record_is_safe(world: World, listener: MqttListener) -> None:
@@ -283,32 +279,31 @@ async def test_too_much_that_waits_stops_the_reading_of_all(
 
 async def test_a_client_that_never_reads_is_cut_off(world: World, listener: MqttListener) -> None:
     client = await Client.logged_in(listener.port)
-    await client.asks(packets.encode_subscribe(1, [("down", 0)]))
+    await client.asks(subscribe(1, ("down/#", 0)))
     for _ in range(100):
         if listener.refusals.counts:
             break
-        listener.send("serial", "pump", "down", b"x" * PAYLOAD_BYTES_MAX, qos=0)
-        await asyncio.sleep(0)
+        await send(listener, "set", b"x" * PAYLOAD_BYTES_MAX)
     assert listener.refusals.counts == {"slow_reader": 1}
     await client.ended()
 
 
 async def test_a_flood_of_pings_is_cut_off(listener: MqttListener) -> None:
     client = await Client.logged_in(listener.port)
-    client.writer.write(packets.PINGREQ_PACKET * (CONTROL_PACKETS_PER_TICK_MAX + 10))
+    client.writer.write(PINGREQ_PACKET * (CONTROL_PACKETS_PER_TICK_MAX + 10))
     await client.ended()
     assert listener.refusals.counts == {"too_frequent": 1}
 
 
 async def test_a_message_to_a_device_is_done_at_its_puback(listener: MqttListener) -> None:
     with pytest.raises(DeviceAbsentError):
-        listener.send("serial", "pump", "down/reboot", b"now")
+        send(listener, "reboot", b"now")
     client = await Client.logged_in(listener.port)
-    with pytest.raises(NotSubscribedError):
-        listener.send("serial", "pump", "down/reboot", b"now")
-    assert await client.asks(packets.encode_subscribe(3, [("down/#", 1)])) == packets.encode_suback(3, [1])
-    sent = listener.send("serial", "pump", "down/reboot", b"now")
-    lost = listener.send("serial", "pump", "down/reboot", b"again")
+    with pytest.raises(DeviceAbsentError, match="does not subscribe to down/reboot"):
+        await send(listener, "reboot", b"now")
+    assert await client.asks(subscribe(3, ("down/#", 1))) == encode_suback(3, [1])
+    sent = send(listener, "reboot", b"now")
+    lost = send(listener, "reboot", b"again")
     assert await client.next() == encode_publish(Publish("down/reboot", b"now", 1, 1))
     assert not sent.done()
     client.writer.write(PUBACK_1)
@@ -318,17 +313,18 @@ async def test_a_message_to_a_device_is_done_at_its_puback(listener: MqttListene
         await lost
 
 
-async def test_a_message_goes_to_the_newest_connection_of_a_device(listener: MqttListener) -> None:
+async def test_a_message_goes_to_the_newest_connection_of_a_device_that_listens(listener: MqttListener) -> None:
     older = await Client.logged_in(listener.port, client_id="older")
     newer = await Client.logged_in(listener.port, client_id="newer")
+    await Client.logged_in(listener.port, client_id="deaf")
     for client in (older, newer):
-        await client.asks(packets.encode_subscribe(1, [("down", 0)]))
-    listener.send("serial", "pump", "down", b"1")
-    assert await newer.next() == encode_publish(Publish("down", b"1"))
+        await client.asks(subscribe(1, ("down/#", 0)))
+    await send(listener, "go", b"1")
+    assert await newer.next() == encode_publish(Publish("down/go", b"1"))
     await newer.close()
-    await until(lambda: listener.counters.connections == 1)
-    listener.send("serial", "pump", "down", b"2")
-    assert await older.next() == encode_publish(Publish("down", b"2"))
+    await until(lambda: listener.counters.connections == 2)
+    await send(listener, "go", b"2")
+    assert await older.next() == encode_publish(Publish("down/go", b"2"))
 
 
 async def test_a_revoked_credential_ends_its_connections(world: World, listener: MqttListener) -> None:
@@ -369,7 +365,7 @@ async def test_an_address_of_no_interface_is_named(world: World) -> None:
         await elsewhere.start()
 
 
-def make_certificate(folder: Path) -> TlsFiles:
+def make_certificate(folder: Path) -> dict[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -384,18 +380,18 @@ def make_certificate(folder: Path) -> TlsFiles:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    files = TlsFiles(folder / "tls.cert", folder / "tls.key")
-    files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files.key.write_bytes(
+    cert_file, key_file = folder / "tls.cert", folder / "tls.key"
+    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    return files
+    return {"tls_cert": str(cert_file), "tls_key": str(key_file)}
 
 
 async def test_tls_carries_the_same(world: World, tmp_path: Path) -> None:
     files = make_certificate(tmp_path)
-    context = ssl.create_default_context(cafile=str(files.cert))
-    async with world.listening(tls=files) as listener:
+    context = ssl.create_default_context(cafile=files["tls_cert"])
+    async with world.listening(**files) as listener:
         client = await Client.logged_in(listener.port, context=context)
         assert await client.asks(publish(b"x" * 100_000)) == PUBACK_1
         plain = await Client.open(listener.port)
@@ -408,26 +404,27 @@ async def test_tls_carries_the_same(world: World, tmp_path: Path) -> None:
 async def test_a_certificate_that_cannot_be_used_is_named(world: World, tmp_path: Path) -> None:
     files = make_certificate(tmp_path)
     with pytest.raises(UserError, match=r"missing\.key"):
-        await world.listener(tls=TlsFiles(files.cert, tmp_path / "missing.key")).start()
+        await world.listener(tls_cert=files["tls_cert"], tls_key=str(tmp_path / "missing.key")).start()
     with pytest.raises(UserError, match="cannot use"):
-        await world.listener(tls=TlsFiles(files.key, files.key)).start()
+        await world.listener(tls_cert=files["tls_key"], tls_key=files["tls_key"]).start()
 
 
 async def test_a_client_that_does_not_let_go_is_cut_at_close(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_connection, "WRITE_BYTES_MAX", 64 * 1024 * 1024)
-    monkeypatch.setattr("edge.listeners.mqtt.CLOSE_S", 0.05)
+    monkeypatch.setattr(connection, "WRITE_BYTES_MAX", 64 * 1024 * 1024)
+    monkeypatch.setattr("edge.listeners.mqtt.listener.CLOSE_S", 0.05)
     async with world.listening() as listener:
         client = await Client.logged_in(listener.port)
-        await client.asks(packets.encode_subscribe(1, [("down", 0)]))
+        await client.asks(subscribe(1, ("down/#", 0)))
         for _ in range(60):
-            listener.send("serial", "pump", "down", b"x" * PAYLOAD_BYTES_MAX, qos=0)
+            await send(listener, "set", b"x" * PAYLOAD_BYTES_MAX)
         await listener.close()
         await until(lambda: not listener.counters.connections)
 
 
 async def test_topics_decide_what_is_an_event_or_an_alarm(world: World) -> None:
-    rules = [("alarm/#", Priority.ALARM), ("+/door", Priority.EVENT), ("alarm/test", Priority.TELEMETRY)]
-    async with world.listening(priorities=Priorities(rules)) as listener:
+    rules: list[tuple[str, PriorityName]] = [("alarm/#", "alarm"), ("+/door", "event"), ("alarm/test", "telemetry")]
+    priorities = tuple(PriorityConfig((topic,), priority) for topic, priority in rules)
+    async with world.listening(priorities=priorities) as listener:
         client = await Client.logged_in(listener.port)
         for topic in ("up", "hall/door", "alarm", "alarm/door", "alarm/test"):
             assert await client.asks(publish(topic=topic)) == PUBACK_1
