@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Response
@@ -24,6 +24,7 @@ from protocols.codecs import CodecSpec, SpecError
 from protocols.codecs.layout import units_of
 
 router = APIRouter(prefix="/networks", tags=["networks"])
+TALK: Final = "Whether its devices may subscribe to what others of them publish, where their protocol can (MQTT)."
 NetworkPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["demo"])]
 
 
@@ -32,6 +33,7 @@ class NewNetwork(Body):
     name: Title = Field(examples=["Demonstration devices"])
     alias_key: Name = Field(default="serial", description="The alias key of devices that connect under a plain name.")
     codec: Codec = Field(default_factory=lambda: Codec())
+    device_talk: bool = Field(default=False, description=TALK)
     project_id: ProjectField = None
 
 
@@ -39,6 +41,7 @@ class NetworkChange(Body):
     name: Title | None = None
     alias_key: Name | None = None
     codec: Codec | None = None
+    device_talk: bool | None = None
 
 
 class Network(Resource):
@@ -51,6 +54,7 @@ class Network(Resource):
         description="Attribute to unit, as the codec says: what blueprints may take. Data holds plain values.",
         examples=[{"temperature": "Cel"}],
     )
+    device_talk: bool = Field(description=TALK, examples=[False])
     rejected_records: int | None = Field(
         default=None,
         description="In the answer to a change of the codec: how many records of the network wait under /rejects. "
@@ -84,7 +88,15 @@ async def create_network(
     project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
     spec = spec_of(body.codec)
     row = await context.database.run(
-        lambda conn: networks.create(conn, project, body.id, name=body.name, alias_key=body.alias_key, spec=spec)
+        lambda conn: networks.create(
+            conn,
+            project,
+            body.id,
+            name=body.name,
+            alias_key=body.alias_key,
+            spec=spec,
+            device_talk=body.device_talk,
+        )
     )
     set_etag(response, row.revision)
     return _shown(row)
@@ -118,6 +130,8 @@ async def change_network(
         changes["alias_key"] = body.alias_key
     if body.codec is not None:
         changes["spec"] = spec_of(body.codec)
+    if body.device_talk is not None:
+        changes["device_talk"] = body.device_talk
     row = await context.database.run(lambda conn: networks.update(conn, project, network_id, changes, expected))
     set_etag(response, row.revision)
     network = _shown(row)

@@ -16,7 +16,8 @@ from protocols.codecs import CodecSpec
 
 _spec: Final = msgspec.json.Decoder(CodecSpec).decode
 _COLUMNS: Final = (
-    "project_id, id, name, alias_key, codec, cardinality(secret_sha256) AS credentials, revision, created_at"
+    "project_id, id, name, alias_key, codec, device_talk, cardinality(secret_sha256) AS credentials, revision, "
+    "created_at"
 )
 
 
@@ -26,6 +27,8 @@ class Network(msgspec.Struct, frozen=True):
     name: str
     alias_key: str
     spec: CodecSpec
+    device_talk: bool
+    """Whether its devices may subscribe to what others of them publish."""
     credentials: int
     """How many secrets let unknown devices in: 0, 1, or 2 while one is being rotated."""
     revision: int
@@ -36,22 +39,31 @@ class NetworkChanges(TypedDict, total=False):
     name: str
     alias_key: str
     spec: CodecSpec
+    device_talk: bool
 
 
 async def create(
-    conn: Connection, project_id: str, network_id: str, *, name: str, alias_key: str, spec: CodecSpec
+    conn: Connection,
+    project_id: str,
+    network_id: str,
+    *,
+    name: str,
+    alias_key: str,
+    spec: CodecSpec,
+    device_talk: bool = False,
 ) -> Network:
     """Raises TakenError, NotFoundError (the project)."""
     revision = await next_revision(conn, project_id)
     with violations({"network_pkey": TakenError("id", f"network {network_id}")}):
         row = await conn.fetchrow(
-            f"""INSERT INTO network (project_id, id, name, alias_key, codec, revision) VALUES ($1, $2, $3, $4, $5, $6)
-                RETURNING {_COLUMNS}""",
+            f"""INSERT INTO network (project_id, id, name, alias_key, codec, device_talk, revision)
+                VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}""",
             project_id,
             network_id,
             name,
             alias_key,
             _encode(spec),
+            device_talk,
             revision,
         )
     await unbury(conn, project_id, "network", network_id)
@@ -87,13 +99,14 @@ async def update(
     check_revision("network", network_id, held.revision, expected_revision)
     new = msgspec.structs.replace(held, **changes)
     row = await conn.fetchrow(
-        f"""UPDATE network SET name = $3, alias_key = $4, codec = $5, revision = $6 WHERE project_id = $1 AND id = $2
-            RETURNING {_COLUMNS}""",
+        f"""UPDATE network SET name = $3, alias_key = $4, codec = $5, device_talk = $6, revision = $7
+            WHERE project_id = $1 AND id = $2 RETURNING {_COLUMNS}""",
         project_id,
         network_id,
         new.name,
         new.alias_key,
         _encode(new.spec),
+        new.device_talk,
         revision,
     )
     return _network(network_id, row)

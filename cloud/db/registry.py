@@ -64,12 +64,14 @@ async def change_since(conn: Connection, project_id: str, base: int) -> Registry
 
 async def _networks(conn: Connection, project_id: str, base: int) -> tuple[Network, ...]:
     found = await conn.fetch(
-        "SELECT id, alias_key, codec, secret_sha256 FROM network WHERE project_id = $1 AND revision > $2 ORDER BY id",
+        """SELECT id, alias_key, codec, secret_sha256, device_talk FROM network
+           WHERE project_id = $1 AND revision > $2 ORDER BY id""",
         project_id,
         base,
     )
     return tuple(
-        Network(row["id"], row["alias_key"], _codec_spec(row["codec"]), tuple(row["secret_sha256"])) for row in found
+        Network(row["id"], row["alias_key"], _codec_spec(row["codec"]), tuple(row["secret_sha256"]), row["device_talk"])
+        for row in found
     )
 
 

@@ -319,7 +319,10 @@ class TestNetworksAndBlueprints:
         assert {name: held["codec"][name] for name in given} == given
         answer = await admin.patch("/networks/boats", json={"codec": {"codec": "morse"}})
         assert "known are" in problem(answer, 422, "invalid")["detail"]
+        assert held["device_talk"] is False
+        assert (await admin.patch("/networks/boats", json={"device_talk": True})).json()["device_talk"] is True
         changed = await admin.patch("/networks/boats", json={"alias_key": "esn"})
+        assert changed.json()["device_talk"] is True
         assert (changed.json()["alias_key"], changed.json()["codec"]) == ("esn", held["codec"])
 
     async def test_a_codec_that_cannot_work_is_refused_by_its_field(self, admin: httpx.AsyncClient) -> None:

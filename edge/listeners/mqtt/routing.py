@@ -25,6 +25,9 @@ class Routing:
     def recorded(self, rows: int) -> None:
         """The oldest rows are on disk: sends them on."""
         network, sender = self._network, self._sender
+        if not network.talks:
+            self.refused(rows)
+            return
         for run, place in zip(self._runs[:rows], self._places[:rows], strict=True):
             if run is not None:
                 network.publish(

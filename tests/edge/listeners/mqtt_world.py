@@ -34,6 +34,13 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def registry_change(*, device_talk: bool = False) -> RegistryChange:
+    """A snapshot with network `quay` and device `pump`."""
+    pump = Device(1, "site", "pump", (Alias("quay", "serial", "pump"),), None, (digest("pump-secret"),))
+    network = Network("quay", secret_sha256=(digest("network"),), device_talk=device_talk)
+    return RegistryChange("demo", 0, 1, networks=(network,), devices=(pump,))
+
+
 class World:
     """Network `quay` with the credential `network`, and the device `pump` with its own, `pump-secret`."""
 
@@ -42,9 +49,7 @@ class World:
         self.clock = SetClock()
         self.registry = Registry("demo") if registry is None else registry
         if registry is None:
-            pump = Device(1, "site", "pump", (Alias("quay", "serial", "pump"),), None, (digest("pump-secret"),))
-            network = Network("quay", secret_sha256=(digest("network"),))
-            self.registry.apply(RegistryChange("demo", 0, 1, networks=(network,), devices=(pump,)))
+            self.registry.apply(registry_change())
         self.collector = Collector(self.bus, self.clock, run=5)
         self._folder = Path(tempfile.mkdtemp(prefix="mqtt-"))
         weakref.finalize(self, shutil.rmtree, self._folder)

@@ -52,6 +52,8 @@ async def is_served(client: Client) -> bool:
     return await client.asks(PINGREQ_PACKET) == PINGRESP_PACKET
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-4.3.2-2", "MQTT-3.3.4-1", "MQTT-4.5.0-1", "section 3.4")
+@pytest.mark.mqtt("5.0", "MQTT-4.3.2-4", "MQTT-3.3.4-1", "section 3.4", "MQTT-4.5.0-1")
 async def test_a_puback_comes_only_after_the_record_is_safe(world: World, listener: MqttListener) -> None:
     client = await Client.logged_in(listener.port)
     world.bus.hold()
@@ -69,6 +71,8 @@ async def test_a_puback_comes_only_after_the_record_is_safe(world: World, listen
     assert (listener.counters.recorded, listener.counters.connections) == (2, 1)
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-4.6.0-2", "MQTT-2.3.1-6")
+@pytest.mark.mqtt("5.0", "MQTT-4.6.0-2", "MQTT-2.2.1-5")
 async def test_many_in_one_write_are_acknowledged_in_order(world: World, listener: MqttListener) -> None:
     client = await Client.logged_in(listener.port)
     client.writer.write(b"".join(publish(b"%d" % number, number) for number in range(1, 501)))
@@ -116,6 +120,7 @@ async def test_before_the_first_registry_devices_are_told_to_come_later() -> Non
         assert await client.ended() == b"\x20\x02\x00\x03"
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-4.8.0-1")
 async def test_a_malformed_packet_ends_its_connection_and_no_other(world: World, listener: MqttListener) -> None:
     good, bad = (
         await Client.logged_in(listener.port, client_id="1"),
@@ -173,6 +178,7 @@ async def test_refused_records_get_no_puback_and_their_publisher_is_cut_off(
     assert await again.asks(publish()) == PUBACK_1
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.4-2", "MQTT-3.1.3-2")
 async def test_the_same_client_identifier_takes_over(listener: MqttListener) -> None:
     older = await Client.logged_in(listener.port, client_id="same")
     other_device = await Client.logged_in(listener.port, "tank", "network", client_id="same")
@@ -277,6 +283,8 @@ async def test_too_much_that_waits_stops_the_reading_of_all(
     assert [await client.next() for _ in range(12)][-1] == b"\x40\x02\x00\x0c"
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-4.8.0-2")
+@pytest.mark.mqtt("5.0", "MQTT-4.13.2-1")
 async def test_a_client_that_never_reads_is_cut_off(world: World, listener: MqttListener) -> None:
     client = await Client.logged_in(listener.port)
     await client.asks(subscribe(1, ("down/#", 0)))
@@ -295,6 +303,8 @@ async def test_a_flood_of_pings_is_cut_off(listener: MqttListener) -> None:
     assert listener.refusals.counts == {"too_frequent": 1}
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-4.3.2-1", "MQTT-2.3.1-4", "MQTT-3.8.4-1", "MQTT-3.8.4-2")
+@pytest.mark.mqtt("5.0", "MQTT-4.3.2-1", "MQTT-2.2.1-4", "MQTT-3.8.4-1", "MQTT-3.8.4-2")
 async def test_a_message_to_a_device_is_done_at_its_puback(listener: MqttListener) -> None:
     with pytest.raises(DeviceAbsentError):
         send(listener, "reboot", b"now")

@@ -21,19 +21,22 @@ from protocols.mqtt.errors import (
 )
 from protocols.mqtt.incoming import Acks, Incoming, Item, Received, Run
 from protocols.mqtt.packets import (
+    Ack,
     Disconnect,
     Publish,
     Subscribe,
     Subscription,
     Unsubscribe,
     decode_publish,
+    encode_ack,
     encode_acks,
     encode_publish,
     encode_subscribe,
     encode_unsubscribe,
 )
+from protocols.mqtt.properties import NO_PROPERTIES, Properties
 from protocols.mqtt.reasons import Reason
-from protocols.mqtt.wire import PUBACK, PUBREL, encode_packet
+from protocols.mqtt.wire import PUBACK, PUBREL, V5, encode_packet
 
 CONNACK = b"\x20\x02\x00\x00"
 ACCEPTED = Connack(Reason.SUCCESS)
@@ -110,6 +113,8 @@ streams = st.lists(st.one_of(published, published, published, others), max_size=
 
 
 @given(streams, st.lists(st.integers(0, 5000), max_size=20))
+@pytest.mark.mqtt("3.1.1", "MQTT-4.2.0-1")
+@pytest.mark.mqtt("5.0", "MQTT-4.2.0-1")
 def test_any_cut_of_a_stream_gives_the_same(stream: bytes, cuts: list[int]) -> None:
     assert feed(Incoming(), stream, cuts) == feed(Incoming(), stream, [])
 
@@ -195,7 +200,21 @@ def violating(data: bytes, *, one: Incoming | None = None) -> MqttError:
         (encode_connect(Connect("pump")), ViolationError, "MQTT-3.1.0-2"),
     ],
 )
-def test_a_packet_against_the_standard_ends_the_session_and_names_the_clause(
+@pytest.mark.mqtt(
+    "3.1.1",
+    "MQTT-2.2.2-2",
+    "MQTT-2.3.1-1",
+    "MQTT-3.3.1-2",
+    "MQTT-3.3.1-4",
+    "MQTT-3.1.0-2",
+    "MQTT-3.6.1-1",
+    "MQTT-3.8.1-1",
+    "MQTT-3.10.1-1",
+    "MQTT-3.14.1-1",
+    "MQTT-4.8.0-1",
+    "section 2.2.1",
+)
+def test_a_packet_against_the_standard_ends_the_connection_and_names_the_clause(
     data: bytes, kind: type[MqttError], clause: str
 ) -> None:
     one = open_one()
@@ -220,11 +239,14 @@ def test_a_broken_publish_behind_a_good_one_of_the_same_topic_is_found(data: byt
 
 
 @pytest.mark.parametrize("data", [b"\x30\x04\x00\x02up", b"GET / HTTP/1.1\r\n", b"\xc0\x00", b"\x16\x03\x01"])
-def test_anything_before_connect_ends_the_session(data: bytes) -> None:
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.0-1")
+@pytest.mark.mqtt("5.0", "MQTT-3.1.0-1")
+def test_anything_before_connect_ends_the_connection(data: bytes) -> None:
     error = violating(data, one=Incoming())
     assert error.clause == "MQTT-3.1.0-1"
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.2-2")
 def test_another_protocol_level_is_answered_with_its_return_code() -> None:
     data = encode_connect(Connect("pump")).replace(b"MQTT\x04", b"MQTT\x06")
     received = Incoming().receive(data)
@@ -275,6 +297,8 @@ def test_a_packet_that_trickles_in_costs_no_more_than_its_length() -> None:
     assert [len(run.payloads) for run in runs] == [1]
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.2.0-1", "MQTT-3.12.4-1", "section 3.13")
+@pytest.mark.mqtt("5.0", "MQTT-3.2.0-1", "MQTT-3.12.4-1", "section 3.13")
 def test_nothing_is_read_between_connect_and_its_answer() -> None:
     one = Incoming()
     received = one.receive(encode_connect(Connect("pump", user_name="a", password=b"b")) + wire.PINGREQ_PACKET)
@@ -286,6 +310,8 @@ def test_nothing_is_read_between_connect_and_its_answer() -> None:
     assert one.connect.password is None  # no longer needed, so no longer kept
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.4-5")
+@pytest.mark.mqtt("5.0", "MQTT-3.1.4-6")
 def test_what_follows_a_refused_connect_is_dropped() -> None:
     one = Incoming()
     one.receive(encode_connect(Connect("pump")) + encode_publish(Publish("up", b"x")))
@@ -294,12 +320,16 @@ def test_what_follows_a_refused_connect_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(("keep_alive_s", "silence_s"), [(0, None), (1, 1.5), (60, 90.0)])
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.2-24")
+@pytest.mark.mqtt("5.0", "MQTT-3.1.2-22")
 def test_silence_is_allowed_for_one_and_a_half_keep_alives(keep_alive_s: int, silence_s: float | None) -> None:
     one = Incoming()
     one.receive(encode_connect(Connect("pump", keep_alive_s=keep_alive_s)))
     assert one.silence_max_s == silence_s
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.2-8", "MQTT-3.1.2-9")
+@pytest.mark.mqtt("5.0", "MQTT-3.1.2-7", "MQTT-3.1.2-9")
 def test_a_will_is_kept_with_the_connect() -> None:
     will = Will("up/gone", b"bye", 1, True)
     one = Incoming()
@@ -309,7 +339,9 @@ def test_a_will_is_kept_with_the_connect() -> None:
     assert one.connect.will == will
 
 
-def test_disconnect_ends_the_session_and_what_follows_is_ignored() -> None:
+@pytest.mark.mqtt("3.1.1", "MQTT-3.14.4-1", "MQTT-3.14.4-2")
+@pytest.mark.mqtt("5.0", "MQTT-3.14.4-1", "MQTT-3.14.4-2")
+def test_disconnect_ends_the_connection_and_what_follows_is_ignored() -> None:
     received = open_one().receive(wire.DISCONNECT_PACKET + b"\xff\xff")
     assert received.items == [Disconnect()]
     assert received.error is None
@@ -318,3 +350,126 @@ def test_disconnect_ends_the_session_and_what_follows_is_ignored() -> None:
 def test_a_retained_publish_is_taken_like_another() -> None:
     (run,) = runs_of(open_one().receive(encode_publish(Publish("up", b"x", 1, 1, retain=True))))
     assert (run.payloads, run.retain) == ([b"x"], True)
+
+
+# ---- MQTT 5
+
+
+def open_v5() -> Incoming:
+    one = Incoming()
+    assert one.receive(encode_connect(Connect("pump", version=V5))).connect is not None
+    one.accept(ACCEPTED)
+    return one
+
+
+PROPERTIES = [
+    NO_PROPERTIES,
+    Properties(user=(("a", "b"),)),
+    Properties(topic_alias=3),
+    Properties(message_expiry_s=9, correlation=b"c"),
+]
+published_v5 = st.builds(
+    lambda topic, payload, packet_id, qos, properties: encode_publish(
+        Publish(topic, payload, qos if packet_id else 0, packet_id, properties=properties), V5
+    ),
+    st.sampled_from(["up", "up/fast"]),
+    st.binary(max_size=100),
+    st.integers(0, 65_535),
+    st.integers(1, 2),
+    st.sampled_from(PROPERTIES),
+)
+aliased = encode_publish(Publish("", b"by alias", properties=Properties(topic_alias=3)), V5)
+others_v5 = st.sampled_from(
+    [
+        aliased,
+        wire.PINGREQ_PACKET,
+        encode_ack(Ack(PUBREL, 5, Reason.PACKET_ID_NOT_FOUND), V5),
+        encode_acks(PUBACK, [b"\0\1"]),
+        encode_subscribe(Subscribe(7, (Subscription("down/#", 1),), Properties(subscription_ids=(5,))), V5),
+        b"\xe0\x01\x04",
+        b"\xe0\x01\x03",
+        b"\xf0\x00",
+    ]
+)
+streams_v5 = st.lists(st.one_of(published_v5, published_v5, others_v5), max_size=12).map(
+    lambda parts: encode_connect(Connect("pump", version=V5)) + b"".join(parts)
+)
+
+
+@given(streams_v5, st.lists(st.integers(0, 5000), max_size=20))
+@pytest.mark.mqtt("5.0", "MQTT-4.2.0-1")
+def test_any_cut_of_a_stream_of_mqtt_5_gives_the_same(stream: bytes, cuts: list[int]) -> None:
+    assert feed(Incoming(), stream, cuts) == feed(Incoming(), stream, [])
+
+
+@given(st.lists(published_v5, min_size=1, max_size=50))
+def test_what_was_published_with_mqtt_5_comes_out_in_order_and_whole(stream: list[bytes]) -> None:
+    rows, _, error = feed(open_v5(), b"".join(stream), [])
+    expected = [decode_publish(packet[0], packet[2:], V5) for packet in stream if len(packet) < 130]
+    if len(expected) == len(stream):
+        assert rows == [
+            (p.topic, p.payload, p.packet_id.to_bytes(2, "big") if p.qos else b"", p.qos, p.retain, p.dup, p.properties)
+            for p in expected
+        ]
+    assert error == ""
+
+
+@given(st.binary(max_size=300))
+@example(b"\x32\x05\x00\x02up\x00")
+@example(b"\x32\x07\x00\x02up\x00\x01\x09")
+@settings(max_examples=500)
+def test_random_bytes_after_a_connect_of_mqtt_5_give_typed_errors_only(data: bytes) -> None:
+    received = open_v5().receive(data)
+    assert received.error is None or received.error.reason >= Reason.UNSPECIFIED
+
+
+def test_alike_publishes_of_mqtt_5_are_one_run_and_others_begin_a_new_one() -> None:
+    one = Properties(user=(("site", "quay"),))
+    two = Properties(user=(("site", "pier"),))
+    stream = b"".join(
+        encode_publish(Publish("up", b"%d" % number, 1, number + 1, properties=properties), V5)
+        for number, properties in enumerate([one, one, two, NO_PROPERTIES, NO_PROPERTIES])
+    )
+    runs = runs_of(open_v5().receive(stream))
+    assert [(run.properties, run.payloads) for run in runs] == [
+        (one, [b"0", b"1"]), (two, [b"2"]), (NO_PROPERTIES, [b"3", b"4"]),
+    ]  # fmt: skip
+
+
+def test_properties_that_reach_into_the_next_packet_are_malformed() -> None:
+    good = encode_publish(Publish("up", b"", 1, 1, properties=Properties(user=(("a", "b"),))), V5)
+    short = b"\x32" + bytes((len(good) - 5,)) + good[2:-3]
+    received = open_v5().receive(good + short + b"\x00\x01b" + good)
+    assert isinstance(received.error, MalformedPacketError)
+
+
+@pytest.mark.mqtt("5.0", "section 3.15", "MQTT-4.12.0-7")
+def test_auth_without_a_method_is_a_violation() -> None:
+    error = violating(b"\xf0\x00", one=open_v5())
+    assert (type(error), error.reason) == (ViolationError, Reason.PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x60\x02\x00\x01", Reason.MALFORMED_PACKET),
+        (b"\x80\x02\x00\x01", Reason.MALFORMED_PACKET),
+        (b"\xa0\x02\x00\x01", Reason.MALFORMED_PACKET),
+        (b"\xe1\x00", Reason.MALFORMED_PACKET),
+        (b"\xf1\x00", Reason.MALFORMED_PACKET),
+        (b"\x36\x07\x00\x02up\x00\x01\x00", Reason.MALFORMED_PACKET),
+        (b"\x38\x05\x00\x02up\x00", Reason.MALFORMED_PACKET),
+        (b"\x32\x07\x00\x02up\x00\x00\x00", Reason.MALFORMED_PACKET),
+        (b"\x40\x03\x00\x01\x01", Reason.PROTOCOL_ERROR),
+        (b"\xe0\x01\x8b", Reason.PROTOCOL_ERROR),
+        (b"\x82\x08\x00\x01\x00\x00\x02up\x40", Reason.MALFORMED_PACKET),
+        (b"\x82\x08\x00\x01\x00\x00\x02up\x30", Reason.PROTOCOL_ERROR),
+        (encode_connect(Connect("pump", version=V5)), Reason.PROTOCOL_ERROR),
+    ],
+)
+@pytest.mark.mqtt("5.0", "MQTT-2.1.3-1", "MQTT-2.2.1-3", "MQTT-3.1.0-2", "MQTT-3.3.1-2", "MQTT-3.3.1-4")
+@pytest.mark.mqtt("5.0", "section 2.4")
+@pytest.mark.mqtt("5.0", "MQTT-3.6.1-1", "MQTT-3.8.1-1", "MQTT-3.8.3-5", "MQTT-3.10.1-1", "MQTT-3.14.1-1")
+@pytest.mark.mqtt("5.0", "MQTT-3.15.1-1", "MQTT-3.14.2-1")
+def test_a_packet_of_mqtt_5_against_the_standard_has_its_reason(data: bytes, reason: Reason) -> None:
+    assert violating(data, one=open_v5()).reason is reason

@@ -124,11 +124,15 @@ def body(packet: bytes) -> bytes:
 
 
 @given(connects())
+@pytest.mark.mqtt("3.1.1", "section 3.1.1", "section 3.1.3")
+@pytest.mark.mqtt("5.0", "section 3.1.1", "section 3.1.3")
 def test_connect_round_trip(connect: Connect) -> None:
     assert decode_connect(body(encode_connect(connect))) == connect
 
 
 @given(publishes())
+@pytest.mark.mqtt("3.1.1", "MQTT-2.3.1-5", "section 3.3.3")
+@pytest.mark.mqtt("5.0", "MQTT-2.2.1-2", "section 3.3.3")
 def test_publish_round_trip(made: tuple[Publish, int]) -> None:
     publish, version = made
     packet = packets.encode_publish(publish, version)
@@ -139,6 +143,8 @@ subscriptions = st.builds(Subscription, names, st.integers(0, 2), st.booleans(),
 
 
 @given(packet_ids, st.lists(subscriptions, min_size=1, max_size=5), versions, st.data())
+@pytest.mark.mqtt("3.1.1", "section 3.8.3", "section 3.10.3")
+@pytest.mark.mqtt("5.0", "section 3.8.2", "section 3.8.3", "section 3.10.2", "section 3.10.3")
 def test_subscribe_and_unsubscribe_round_trip(
     packet_id: int, wanted: list[Subscription], version: int, data: st.DataObject
 ) -> None:
@@ -153,11 +159,15 @@ def test_subscribe_and_unsubscribe_round_trip(
 
 
 @given(packet_ids, st.lists(st.sampled_from([0, 1, 2, 0x80]), min_size=1, max_size=5), versions)
+@pytest.mark.mqtt("3.1.1", "section 3.9.2", "section 3.9.3")
+@pytest.mark.mqtt("5.0", "section 3.9.2", "section 3.9.3")
 def test_suback_round_trip(packet_id: int, codes: list[int], version: int) -> None:
     assert packets.decode_suback(body(packets.encode_suback(packet_id, codes, version)), version) == (packet_id, codes)
 
 
 @given(st.sampled_from([PUBACK, PUBREC, PUBREL, PUBCOMP]), packet_ids, st.booleans(), properties_in(In.ACK), versions)
+@pytest.mark.mqtt("3.1.1", "section 3.4.2", "section 3.5.2", "section 3.6.2", "section 3.7.2")
+@pytest.mark.mqtt("5.0", "MQTT-3.4.2-1", "MQTT-3.5.2-1", "MQTT-3.6.2-1", "MQTT-3.7.2-1")
 def test_acknowledgements_round_trip(
     kind: int, packet_id: int, is_refused: bool, properties: Properties, version: int
 ) -> None:
@@ -170,6 +180,8 @@ def test_acknowledgements_round_trip(
 
 
 @given(st.sampled_from(Reason), st.booleans(), properties_in(In.CONNACK), versions)
+@pytest.mark.mqtt("3.1.1", "section 3.2.2")
+@pytest.mark.mqtt("5.0", "section 3.2.2")
 def test_connack_round_trip(reason: Reason, present: bool, properties: Properties, version: int) -> None:
     packet = encode_connack(Connack(reason, present, properties), version)
     if version == V5:
@@ -182,6 +194,7 @@ def test_connack_round_trip(reason: Reason, present: bool, properties: Propertie
 
 
 @given(st.sampled_from(Reason), properties_in(In.DISCONNECT), versions)
+@pytest.mark.mqtt("5.0", "section 3.14.2")
 def test_disconnect_round_trip(reason: Reason, properties: Properties, version: int) -> None:
     disconnect = Disconnect(reason, properties)
     packet = packets.encode_disconnect(disconnect, version)
@@ -190,6 +203,7 @@ def test_disconnect_round_trip(reason: Reason, properties: Properties, version: 
 
 
 @given(st.sampled_from(sorted(PLACES, key=lambda place: place.value)), st.data())
+@pytest.mark.mqtt("5.0", "section 2.2.2", "MQTT-1.5.7-1", "section 1.5.6")
 def test_properties_round_trip(place: In, data: st.DataObject) -> None:
     properties = data.draw(properties_in(place))
     reader = Reader(encode_properties(properties) + b"rest", "PACKET")
@@ -198,6 +212,7 @@ def test_properties_round_trip(place: In, data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=60), st.sampled_from(list(In)))
+@pytest.mark.mqtt("5.0", "section 2.2.2")
 def test_random_properties_give_typed_errors_only(data: bytes, place: In) -> None:
     with contextlib.suppress(MqttError):
         decode_properties(Reader(data, "PACKET"), place)
@@ -220,6 +235,7 @@ def test_random_properties_give_typed_errors_only(data: bytes, place: In) -> Non
         ("ffff7f", In.PUBLISH, Reason.PACKET_TOO_LARGE, "the limit is 4,096"),
     ],
 )
+@pytest.mark.mqtt("5.0", "section 2.2.2", "MQTT-3.3.2-8", "MQTT-3.3.2-14", "MQTT-3.3.4-6", "section 3.1.2")
 def test_a_property_against_the_standard_is_named(encoded: str, place: In, reason: Reason, said: str) -> None:
     with pytest.raises(MqttError) as caught:
         decode_properties(Reader(bytes.fromhex(encoded), "PACKET"), place)
@@ -231,12 +247,16 @@ def test_a_property_against_the_standard_is_named(encoded: str, place: In, reaso
     ("length", "encoded"),
     [(0, "00"), (127, "7f"), (128, "8001"), (16_383, "ff7f"), (16_384, "808001"), (268_435_455, "ffffff7f")],
 )
+@pytest.mark.mqtt("3.1.1", "section 2.2.3")
+@pytest.mark.mqtt("5.0", "section 1.5.5", "section 2.1.4")
 def test_remaining_length_is_that_of_table_2_4(length: int, encoded: str) -> None:
     data = bytes.fromhex(encoded)
     assert wire.remaining_length(data, 0) == (length, len(data))
     assert wire.remaining_length(data[:-1], 0) is None
 
 
+@pytest.mark.mqtt("3.1.1", "section 2.2.3")
+@pytest.mark.mqtt("5.0", "section 1.5.5")
 def test_remaining_length_of_five_bytes_is_malformed() -> None:
     with pytest.raises(MalformedPacketError, match=r"section 2\.2\.3"):
         wire.remaining_length(b"\x80\x80\x80\x80\x01", 0)
@@ -258,6 +278,18 @@ def test_remaining_length_of_five_bytes_is_malformed() -> None:
         ({11: 200}, MalformedPacketError, "section 2.2.3"),
     ],
 )
+@pytest.mark.mqtt(
+    "3.1.1",
+    "MQTT-3.1.2-1",
+    "MQTT-3.1.2-2",
+    "MQTT-3.1.2-3",
+    "MQTT-3.1.2-13",
+    "MQTT-3.1.2-14",
+    "MQTT-3.1.2-15",
+    "MQTT-3.1.2-22",
+    "MQTT-1.5.3-1",
+    "MQTT-1.5.3-2",
+)
 def test_a_connect_against_the_standard_names_the_clause(
     change: dict[int, int], error: type[MqttError], clause: str
 ) -> None:
@@ -276,6 +308,7 @@ def test_an_empty_client_id_needs_a_clean_start() -> None:
         decode_connect(body(encode_connect(Connect("", clean_start=False))))
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.1.4-1")
 def test_bytes_behind_the_last_field_are_malformed() -> None:
     with pytest.raises(MalformedPacketError, match="3 bytes behind"):
         decode_connect(body(encode_connect(Connect("a"))) + b"abc")
@@ -300,12 +333,15 @@ def test_mqtt_3_1_is_told_its_level_is_not_spoken() -> None:
         (b"\x00\x01\x00\x05down+\x00", "MQTT-4.7.1-3"),
     ],
 )
+@pytest.mark.mqtt("3.1.1", "MQTT-2.3.1-1", "MQTT-3.8.3-4", "MQTT-4.7.3-1", "MQTT-4.7.1-2", "MQTT-4.7.1-3")
 def test_a_subscribe_against_the_standard_names_the_clause(data: bytes, clause: str) -> None:
     with pytest.raises(MqttError) as caught:
         packets.decode_subscribe(data, V311)
     assert caught.value.clause == clause
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-3.8.3-3", "MQTT-3.10.3-2")
+@pytest.mark.mqtt("5.0", "MQTT-3.8.3-2", "MQTT-3.10.3-2")
 def test_subscribe_and_unsubscribe_without_a_filter_are_violations() -> None:
     with pytest.raises(ViolationError, match=r"MQTT-3\.8\.3-3"):
         packets.decode_subscribe(b"\x00\x01", V311)

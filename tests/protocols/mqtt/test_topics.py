@@ -29,6 +29,8 @@ from protocols.mqtt.topics import decode_filter, decode_topic, is_own, matches
         ("Down", "down", False),
     ],
 )
+@pytest.mark.mqtt("3.1.1", "MQTT-4.7.1-1", "MQTT-4.7.2-1", "MQTT-4.7.3-4")
+@pytest.mark.mqtt("5.0", "MQTT-4.7.0-1", "MQTT-4.7.2-1", "MQTT-4.7.3-4")
 def test_filters_match_as_the_standard_says(topic_filter: str, topic: str, expected: bool) -> None:
     assert matches(topic_filter, topic) is expected
 
@@ -52,11 +54,18 @@ def test_a_device_owns_what_is_below_down(topic_filter: str, expected: bool) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"a+", b"a/#", b"a\0b", b"\xff", b"\xed\xa0\x80"])
+@pytest.mark.mqtt(
+    "3.1.1", "MQTT-3.3.2-1", "MQTT-3.3.2-2", "MQTT-4.7.3-1", "MQTT-4.7.3-2", "MQTT-1.5.3-1", "MQTT-1.5.3-2"
+)
+@pytest.mark.mqtt("5.0", "MQTT-3.3.2-1", "MQTT-3.3.2-2", "MQTT-4.7.3-1", "MQTT-4.7.3-2", "MQTT-1.5.4-1")
+@pytest.mark.mqtt("5.0", "MQTT-1.5.4-2")
 def test_a_topic_name_against_the_standard_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedPacketError):
         decode_topic(data)
 
 
+@pytest.mark.mqtt("3.1.1", "MQTT-1.5.3-3")
+@pytest.mark.mqtt("5.0", "MQTT-1.5.4-3")
 def test_a_byte_order_mark_is_kept() -> None:
     assert decode_topic(b"\xef\xbb\xbfup") == "\ufeffup"
 
