@@ -44,7 +44,7 @@ and what its tests show of them. Made by `make docs` from the tests' markers.
   again with its packet identifier, and is not sent twice
 - **metadata**: user properties, correlation data, content type and response topic of a PUBLISH are kept beside its
   record, as a map of text to text (`$correlation`, `$content-type`, `$response-topic`; a name that comes twice has
-  both values, a comma between)
+  both values, a comma between), and stand in its messages as the attribute `$metadata`
 - **who may connect**: a device's or a network's credential; or, with `tls_client_ca`, a client certificate: its
   common name, else its first alternative name, is the user name
 - **limits**: those of `protocols/limits.py`, said in CONNACK with MQTT 5: packet size, 4,096 messages without an

@@ -190,5 +190,6 @@ def _cut(part: _Part, first: int, rows_max: int) -> _Part:
             origin_index=batch.origin_index[first:end],
             received_delta_ms=batch.received_delta_ms[first:end],
             payloads=batch.payloads[first:end],
+            metadata=batch.metadata[first:end],
         ),
     )

@@ -78,7 +78,6 @@ class RecordBatch(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(RecordBatch)
-_metadata_decoder: Final = msgspec.msgpack.Decoder(dict[str, str])
 _key_decoder: Final = msgspec.msgpack.Decoder(_KeyOnly)
 
 
@@ -105,20 +104,6 @@ def read_key(data: bytes | memoryview) -> BatchKey:
         return _key_decoder.decode(_checked_body(data)).key
     except UNREADABLE as error:
         raise MalformedError(f"batch key: {error}") from None
-
-
-def encode_metadata(metadata: dict[str, str]) -> bytes:
-    return _encoder.encode(metadata)
-
-
-def decode_metadata(data: bytes) -> dict[str, str]:
-    """Of one record. Raises MalformedError."""
-    if not data:
-        return {}
-    try:
-        return _metadata_decoder.decode(data)
-    except UNREADABLE as error:
-        raise MalformedError(f"metadata: {error}") from None
 
 
 def _checked_body(data: bytes | memoryview) -> memoryview:

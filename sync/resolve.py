@@ -12,6 +12,7 @@ from protocols.codecs import Decoded, Decoder, all_rejected
 from protocols.errors import DecodeError
 from protocols.ids import KeySpace, record_message_id
 from protocols.messages import Anchor, Clock, ClockState, Origin
+from protocols.metadata import with_metadata
 from protocols.shipment import (
     CLOCK_CORRECTED,
     CLOCK_UNSURE,
@@ -120,7 +121,10 @@ class Resolver:
         out.time.extend(device)
         out.received_time.extend(received)
         out.event_time.extend(filed)
-        out.data.extend(decoded.data)
+        data = decoded.data
+        if batch.metadata:
+            data = [with_metadata(each, batch.metadata[row]) for each, row in zip(data, in_batch, strict=True)]
+        out.data.extend(data)
         out.payloads.extend(unknown_kept)
 
     def _date(

@@ -18,7 +18,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.listeners.mqtt.listener import MqttListener
 from edge.listeners.way import DeviceAbsentError
-from protocols.batch import decode_metadata
+from protocols.metadata import decode_metadata
 from sync.bus.contract import BusRefusedError
 from tests.edge.listeners.mqtt_world import ANSWER_S, World, send, until
 

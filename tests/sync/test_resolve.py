@@ -11,6 +11,7 @@ from protocols.batch import BatchKey, RecordBatch
 from protocols.codecs import CodecSpec
 from protocols.ids import record_message_id
 from protocols.messages import Anchor, Clock, ClockState, Origin
+from protocols.metadata import encode_metadata
 from protocols.shipment import (
     CLOCK_CORRECTED,
     CLOCK_UNSURE,
@@ -210,3 +211,16 @@ def test_a_batch_from_before_there_were_error_bounds_is_read() -> None:
     batch = resolve(records(("plain", "b", {"v": 0})))
     old = msgspec.msgpack.decode(msgspec.msgpack.encode(batch))[:-1]
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=MessageBatch) == batch
+
+
+def test_what_was_said_beside_a_payload_stands_in_its_messages() -> None:
+    batch = records(("plain", "b", {"t": 1}), ("plain", "b", {"t": 2}), ("plain", "b", {}), ("plain", "b", {"t": 4}))
+    beside = [encode_metadata({"site": "quay", "note": 'a "b"'}), b"", encode_metadata({"x": "y"}), b"\xc1 no map"]
+    resolver = Resolver(registry())
+    resolver.add(Run(4, 99, 0, 4), [msgspec.structs.replace(batch, metadata=beside)])
+    assert [json.loads(data) for data in resolver.finish().data] == [
+        {"t": 1, "$metadata": {"site": "quay", "note": 'a "b"'}},
+        {"t": 2},
+        {"$metadata": {"x": "y"}},
+        {"t": 4},
+    ]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from protocols.batch import encode_metadata
 from protocols.limits import METADATA_BYTES_MAX
+from protocols.metadata import encode_metadata
 from protocols.mqtt.properties import NO_PROPERTIES, Properties
 
 CORRELATION: Final = "$correlation"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.listeners.mqtt.listener import MqttListener
-from protocols.batch import decode_metadata
+from protocols.metadata import decode_metadata
 from protocols.mqtt.connect import Will
 from protocols.mqtt.packets import Ack, Disconnect, Publish, Subscription, Unsubscribe
 from protocols.mqtt.properties import Properties
