@@ -124,7 +124,7 @@ async def test_malformed_packets_of_a_device(site: WatchedSite) -> None:
         (b"\x32\x06\x00\x02up\x00\x00", "packet identifier 0"),
         (b"\x32\x07\x00\x02u#\x00\x01x", "#"),
         (b"\x32\x07\x00\x02\xff\xfe\x00\x01x", "UTF-8"),
-        (b"\x62\x02\x00\x01", "QoS 2"),
+        (b"\x60\x02\x00\x01", "flags"),
     ):
         async with bad.connected():
             assert await bad.send(good=True)
