@@ -44,6 +44,8 @@ SECRET: Final = "benchmark"
 
 
 IDLE: Final = 10_000
+IDLE_AT_ONCE: Final = 100
+"""That wait for their answers."""
 
 
 class MqttFigures(msgspec.Struct, frozen=True):
@@ -283,22 +285,27 @@ class _Idle(asyncio.Protocol):
     def __init__(self, connect: bytes, ready: asyncio.Semaphore) -> None:
         self._connect = connect
         self._ready = ready
+        self._left = len(b"\x20\x02\x00\x00\x90\x03\x00\x01\x01")  # CONNACK and SUBACK
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).write(self._connect)
 
     def data_received(self, data: bytes) -> None:
-        self._ready.release()
+        self._left -= len(data)
+        if not self._left:
+            self._ready.release()
 
 
 async def _idle(port: int, connections: int) -> None:
     """Opens them, says so, and keeps them until its input ends."""
     loop = asyncio.get_running_loop()
-    ready = asyncio.Semaphore(0)
+    ready = asyncio.Semaphore(IDLE_AT_ONCE)
     for number in range(connections):
         connect = Connect(f"idle-{number}", False, 60, user_name=f"bench-{number}", password=SECRET.encode())
         data = encode_connect(connect) + encode_subscribe(Subscribe(1, (Subscription("down/#", 1),)))
+        await ready.acquire()
         await loop.create_connection(lambda data=data: _Idle(data, ready), "127.0.0.1", port)  # type: ignore[misc]
+    for _ in range(IDLE_AT_ONCE):
         await ready.acquire()
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
