@@ -16,6 +16,8 @@ from edge.listeners.catalog import KINDS
 from edge.listeners.config import ListenerConfig, Port
 from edge.listeners.http.config import HttpConfig
 from edge.listeners.mqtt.config import MqttConfig
+from edge.listeners.modbus.config import ModbusConfig
+from edge.listeners.mqtt_config import MqttConfig
 from edge.listeners.stream_config import SerialConfig, TcpConfig, UdpConfig
 from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 
@@ -130,6 +132,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     udp: Annotated[tuple[UdpConfig, ...], Meta(description="Listeners for datagrams.")] = ()
     serial: Annotated[tuple[SerialConfig, ...], Meta(description="Serial ports.")] = ()
     broker: Annotated[tuple[BrokerConfig, ...], Meta(description="Existing MQTT brokers.")] = ()
+    modbus: Annotated[tuple[ModbusConfig, ...], Meta(description="Modbus lines.")] = ()
     status: StatusConfig = StatusConfig()
     bus: BusConfig = BusConfig()
 

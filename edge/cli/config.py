@@ -7,6 +7,9 @@ import typer
 from edge.cli.options import AsJson, ConfigFile, DataDir, load_config
 from edge.config import EdgeConfig
 
+_FILES = ("tls_cert", "tls_key", "tls_ca")
+"""What listeners of any kind call the files that they read."""
+
 app = typer.Typer(help="The configuration.", no_args_is_help=True)
 
 
@@ -30,10 +33,11 @@ def _check_files(config: EdgeConfig) -> None:
     from tidegate.console import UserError
 
     named = [("link.ca_file", "", config.link.ca_file)]
-    for place, listener in enumerate(config.mqtt):
-        whose = f" of listener {listener.name!r}"
-        named.append((f"mqtt[{place}].tls_cert", whose, listener.tls_cert))
-        named.append((f"mqtt[{place}].tls_key", whose, listener.tls_key))
+    for kind, listener in config.listeners:
+        place = getattr(config, kind).index(listener)
+        for setting in _FILES:
+            path = getattr(listener, setting, "")
+            named.append((f"{kind}[{place}].{setting}", f" of listener {listener.name!r}", path))
     for setting, whose, path in named:
         if not path:
             continue

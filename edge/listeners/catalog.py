@@ -20,6 +20,7 @@ KINDS: Final = {
     "udp": "edge.listeners.udp",
     "serial": "edge.listeners.serial",
     "broker": "edge.listeners.broker.listener",
+    "modbus": "edge.listeners.modbus.listener",
 }
 """Section of the configuration to the module that has `make_listener(config, shared)`. A module is imported where a
 listener of its kind is configured: protocol libraries cost a gateway without it nothing."""

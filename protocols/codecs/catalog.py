@@ -14,6 +14,7 @@ from protocols.codecs.json_paths import json_decoder
 from protocols.codecs.key_value import key_value_decoder
 from protocols.codecs.layout import layout_decoder
 from protocols.codecs.messagepack import messagepack_decoder
+from protocols.codecs.registers import registers_decoder
 from protocols.codecs.senml import senml_decoder
 from protocols.codecs.spec import CodecSpec, SpecError
 from protocols.errors import DecodeError
@@ -27,6 +28,7 @@ CODECS: Final[dict[str, Callable[[CodecSpec], Decoder]]] = {
     "key-value": key_value_decoder,
     "cayenne-lpp": cayenne_decoder,
     "layout": layout_decoder,
+    "registers": registers_decoder,
     "envelope": envelope_decoder,
 }
 """Name to the function that makes a decoder for one network's spec, or raises SpecError."""

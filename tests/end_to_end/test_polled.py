@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.contract.modbus_units import TcpUnits, unit
 from tests.contract.mosquitto import Mosquitto
 from tests.contract.nats_server import free_port
 from tests.end_to_end.site import COMMANDS, Site
@@ -28,7 +29,10 @@ class Guided(Site):
         super().__init__(folder)
         self.broker = Mosquitto(folder)
         """Not running yet."""
+        self.units = TcpUnits(unit(1))
+        """The same."""
         self.here: dict[str, str] = {
+            "1502": str(self.units.port),
             "8082": str(free_port()),
             "1885": str(self.broker.port),
             "/etc/tidegate/edge.toml": str(self.edge_toml),
@@ -36,7 +40,7 @@ class Guided(Site):
             "127.0.0.1:8080": self.url.removeprefix("http://"),
             "@auth": f"@{folder / 'auth'}",
         }
-        sections = "".join(_sections(name) for name in ("http", "broker"))
+        sections = "".join(_sections(name) for name in ("http", "broker", "modbus"))
         for there, port in self.here.items():
             sections = sections.replace(there, port)
         self.edge_toml.write_text(self.edge_toml.read_text() + sections)
@@ -62,6 +66,10 @@ class Guided(Site):
         lines = (await self.client.get(path, headers={"Accept": "application/x-ndjson"})).text.splitlines()
         return [data[attribute] for line in lines if attribute in (data := json.loads(line)["data"])]
 
+    async def current(self) -> dict[str, Any]:
+        found = (await self.get("devices/pumps:serial:my-pump/current"))["attributes"]
+        return {name: held["value"] for name, held in found.items()}
+
     def page(self, name: str) -> Page:
         return Page(f"guides/{name}.md", self.folder, self.here)
 
@@ -84,21 +92,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guided
         await site.set_up()
         yield site
         await site.broker.stop()
-
-
-async def test_http(site: Guided) -> None:
-    page = site.page("http")
-    assert "204 No Content" in await page.type_in("-u my-pump:PASSWORD", "temperature")
-    await page.until('"value":71.5', "my-pump/current")
-    refused = await page.type_in("my-pump:wrong")
-    assert "401 Unauthorized" in refused
-    assert '"remedy":"make the device a new credential' in refused
-    poll = page.find("down?wait=30").replace("wait=30", "wait=0")
-    assert "HTTP/1.1 204" in await page.shell(poll)
-    assert "404 Not Found" in await page.type_in("/received")  # no command waits
-    assert "204 No Content" in await page.type_in("/response/ID")
-    http = await site.listener("http")
-    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
+        await site.units.stop()
 
 
 async def test_broker(site: Guided) -> None:
@@ -117,19 +111,45 @@ async def test_broker(site: Guided) -> None:
     await page.type_in("response/ID")
 
 
+async def test_modbus(site: Guided) -> None:
+    page = site.page("modbus")
+    assert "boilers" in await page.type_in("config check")
+    status = site.page("modbus")
+    await status.until("cannot be reached", "tidegate-edge status")
+    await site.units.start()
+    await page.until('"value":0.7', "my-pump/current")
+    assert {"setpoint": 20.0, "running": True}.items() <= (await site.current()).items()
+    assert (await site.listener("boilers"))["trouble"] == ""
+
+
+async def test_http(site: Guided) -> None:
+    page = site.page("http")
+    assert "204 No Content" in await page.type_in("-u my-pump:PASSWORD", "temperature")
+    await page.until('"value":71.5', "my-pump/current")
+    refused = await page.type_in("my-pump:wrong")
+    assert "401 Unauthorized" in refused
+    assert '"remedy":"make the device a new credential' in refused
+    poll = page.find("down?wait=30").replace("wait=30", "wait=0")
+    assert "HTTP/1.1 204" in await page.shell(poll)
+    assert "404 Not Found" in await page.type_in("/received")  # no command waits
+    assert "204 No Content" in await page.type_in("/response/ID")
+    http = await site.listener("http")
+    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
+
+
 async def test_a_killed_gateway_loses_nothing_of_a_broker(site: Guided) -> None:
     published = []
 
     async def publish(first: int) -> None:
         """Slow enough that the gateway is killed in between."""
-        for number in range(first, first + 60):
+        for number in range(first, first + 40):
             await site.broker.publish("sensors/my-pump/up", b'{"number":%d}' % number)
             published.append(number)
 
     publishing = asyncio.create_task(publish(0))
-    await site.until(lambda: _true(len(published) > 15))
+    await site.until(lambda: _true(len(published) > 10))
     await site.gateway.kill()
-    await site.until(lambda: _true(len(published) > 30))
+    await site.until(lambda: _true(len(published) > 20))
     await site.start_gateway()
     await publishing
 

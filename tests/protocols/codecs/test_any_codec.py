@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from protocols.codecs import CODECS, CodecSpec, Layout, LayoutBits, LayoutField, decoder_of
 from protocols.codecs.check import check_spec, read_spec
 from protocols.codecs.media import codec_of_content_format, codec_of_media_type
+from protocols.codecs.registers import HOLDING, Block, Register, encode_map, encode_reading
 from protocols.codecs.spec import SpecError
 from protocols.limits import DECODED_BYTES_MIN, DECODED_RATIO_MAX, MESSAGES_PER_RECORD_MAX
 from tests.protocols.codecs.decoding import decode, error, messages
@@ -36,6 +37,9 @@ GOOD: Final[dict[str, bytes]] = {
     "key-value": b"a=1",
     "cayenne-lpp": b"\1\0\1",
     "layout": b"\1\1x\0\1",
+    "registers": encode_reading(
+        [Block(HOLDING, 7, b"\0\1")], encode_map([Register(HOLDING, 7, LayoutField("a", "u16"))])
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""Modbus: units that are asked for their registers, over TCP or a serial line."""
