@@ -7,7 +7,7 @@ import typer
 from edge.cli.options import AsJson, ConfigFile, DataDir, load_config
 from edge.config import EdgeConfig
 
-_FILES = ("tls_cert", "tls_key", "tls_ca")
+_FILES = ("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "connect_ca")
 """What listeners of any kind call the files that they read."""
 
 app = typer.Typer(help="The configuration.", no_args_is_help=True)

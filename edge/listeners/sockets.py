@@ -46,16 +46,32 @@ def tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
     """Of the server's side. Raises UserError where a file cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, name, files)
+    if files.client_ca is not None:
+        load_authorities(context, name, "tls_client_ca", files.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(name: str, setting: str, authorities: str, files: TlsFiles | None) -> ssl.SSLContext:
+    """Of the client's side. `authorities`: whom it trusts, as `setting` says; empty: whom the system does. Raises
+    UserError where a file cannot be used."""
+    context = ssl.create_default_context() if not authorities else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if authorities:
+        load_authorities(context, name, setting, authorities)
+    if files is not None:
+        load_certificate(context, name, files)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, name: str, files: TlsFiles) -> None:
     try:
         context.load_cert_chain(files.cert, files.key)
     except (OSError, ssl.SSLError) as error:
         remedy = "both must be readable PEM files, and the key must be the certificate's"
         what = f"listener {name!r} cannot use tls_cert {files.cert} with tls_key {files.key}: {error}"
         raise UserError(what, remedy) from error
-    if files.client_ca is not None:
-        load_authorities(context, name, "tls_client_ca", files.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def load_authorities(context: ssl.SSLContext, name: str, setting: str, file: Path | str) -> None:

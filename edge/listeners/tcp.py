@@ -16,11 +16,10 @@ from edge.listeners.frames import FrameLine, rules_of
 from edge.listeners.line_protocol import LineProtocol
 from edge.listeners.lines import LineHub
 from edge.listeners.listener import Listener, Shared
-from edge.listeners.sockets import address, load_authorities, open_server, peer_of, watch_peer
+from edge.listeners.sockets import address, client_context, open_server, peer_of, watch_peer
 from edge.listeners.stream_config import TcpConfig
 from protocols.limits import PAYLOAD_BYTES_MAX
 from protocols.templates import NOBODY, Name
-from tidegate.console import UserError
 
 FRAME_TICKS: Final = 30
 """Seconds for the rest of a frame to come, and for a connection to name its device: three losses of a packet on a slow
@@ -212,7 +211,7 @@ class TcpDialer(LineHub):
         """Begins to connect; a device that is not there is waited for. Raises UserError where a certificate cannot be
         used."""
         if self._config.connect_tls:
-            self._context = self._client_context()
+            self._context = client_context(self.name, "connect_ca", self._config.connect_ca, self._config.tls)
         self._open()
         self.trouble = "connecting"
         self._task = asyncio.create_task(self._run(), name=f"listener {self.name}")
@@ -269,20 +268,6 @@ class TcpDialer(LineHub):
         self.trouble = ""
         await asyncio.wait([connection.ended])  # not by itself: to be cancelled must not end the future
         return f"{self.place} ended the connection"
-
-    def _client_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._config.connect_ca:
-            load_authorities(context, self.name, "connect_ca", self._config.connect_ca)
-        files = self._config.tls
-        if files is not None:
-            try:
-                context.load_cert_chain(files.cert, files.key)
-            except (OSError, ssl.SSLError) as error:
-                what = f"listener {self.name!r} cannot use tls_cert {files.cert} with tls_key {files.key}: {error}"
-                raise UserError(what, "both must be readable PEM files, and the key the certificate's") from error
-        return context
 
 
 def make_listener(config: TcpConfig, shared: Shared) -> Listener:

@@ -11,9 +11,9 @@ import pytest
 
 from edge.listeners.http.listener import HttpListener
 from protocols.messages import Command
+from tests.contract.certificates import Authority
 from tests.edge.listeners.http_world import listening
 from tests.edge.listeners.mqtt_world import ANSWER_S, World, until
-from tests.sync.link.platform import certificate
 
 
 @pytest.fixture
@@ -77,8 +77,23 @@ async def test_curl_fetches_a_command_confirms_it_and_answers(world: World, list
 
 
 async def test_curl_over_tls(world: World, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
-    async with listening(world, tls_cert=str(cert), tls_key=str(key)) as listener:
-        url = f"https://127.0.0.1:{listener.port}/pump"
-        said = await curl("--cacert", str(cert), "-u", "pump:pump-secret", url, "-d", "1")
+    authority = Authority(tmp_path)
+    server = authority.issue("localhost")
+    options = {"tls_cert": str(server.cert), "tls_key": str(server.key)}
+    async with listening(world, **options) as listener:
+        url = f"https://localhost:{listener.port}/pump"
+        said = await curl("-4", "--cacert", str(authority.certificate), "-u", "pump:pump-secret", url, "-d", "1")
     assert said.startswith("HTTP/1.1 204 No Content")
+
+
+async def test_curl_with_a_certificate_is_the_device_that_it_names(world: World, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server, pump = authority.issue("localhost"), authority.issue("pump")
+    options = {
+        "tls_cert": str(server.cert), "tls_key": str(server.key), "tls_client_ca": str(authority.certificate),
+    }  # fmt: skip
+    async with listening(world, templates=["up", "{serial}"], **options) as listener:
+        shown = ("-4", "--cacert", str(authority.certificate), "--cert", str(pump.cert), "--key", str(pump.key))
+        said = [await curl(*shown, f"https://localhost:{listener.port}/{path}", "-d", "1") for path in ("up", "other")]
+    assert [lines.split()[1] for lines in said] == ["204", "403"]
+    assert world.bus.records[0].origin.alias == "pump"

@@ -12,6 +12,7 @@ from edge.listeners.config import (
     ListenerConfig,
     PriorityConfig,
     TopicTemplates,
+    check_tls,
     templates_of,
 )
 from protocols.templates import Template, TemplateError
@@ -93,8 +94,7 @@ class BrokerConfig(ListenerConfig, frozen=True):
             raise ValueError("templates: at least one is needed; it says which topics are subscribed to")
         templates_of(self.templates)
         templates_of(self.responses)
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("tls_cert and tls_key go together, and one of them is not set")
+        check_tls(self.tls_cert, self.tls_key, "")
         if (self.tls_ca or self.tls_cert) and not self.tls:
             raise ValueError("tls: it must be true where tls_ca or tls_cert is set")
         if self.password and not self.user:

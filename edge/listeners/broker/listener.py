@@ -15,17 +15,16 @@ from edge.identity import load_identity
 from edge.listeners.broker.config import COMMAND, BrokerConfig
 from edge.listeners.broker.connection import BrokerConnection, BrokerError
 from edge.listeners.collector import Collector
-from edge.listeners.config import priority_rules
+from edge.listeners.config import priority_rules, tls_files
 from edge.listeners.listener import ListenerCounters, Shared
 from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
-from edge.listeners.sockets import address, load_authorities
+from edge.listeners.sockets import address, client_context
 from edge.listeners.way import CommandRefusedError, DeviceAbsentError, DeviceGoneError
 from protocols.limits import PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX
 from protocols.messages import Command, Origin, Priority
 from protocols.templates import Template, TemplateError, Templates
 from sync.registry import Network, Registry
-from tidegate.console import UserError
 from tidegate.logs import get_logger
 
 RETRY_FIRST_S: Final = 1.0
@@ -79,7 +78,10 @@ class BrokerListener:
 
     async def start(self) -> None:
         """Raises UserError where a file of TLS cannot be used. The broker is waited for."""
-        self._context = _context(self._config) if self._config.tls else None
+        config = self._config
+        if config.tls:
+            files = tls_files(config.tls_cert, config.tls_key, "")
+            self._context = client_context(self.name, "tls_ca", config.tls_ca, files)
         self._collector.attach(self)
         self.trouble = f"connecting to {self.place}"
         self._task = asyncio.create_task(self._run(), name=f"broker {self.name}")
@@ -261,24 +263,6 @@ async def _until_lost(connection: BrokerConnection) -> None:
     while not connection.lost.done():
         connection.keep_alive()
         await asyncio.wait((connection.lost,), timeout=TICK_S)
-
-
-def _context(config: BrokerConfig) -> ssl.SSLContext:
-    """Raises UserError where a file cannot be used."""
-    context = ssl.create_default_context()
-    if config.tls_ca:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        load_authorities(context, config.name, "tls_ca", Path(config.tls_ca))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if config.tls_cert:
-        try:
-            context.load_cert_chain(config.tls_cert, config.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            what = (
-                f"listener {config.name!r} cannot use tls_cert {config.tls_cert} with tls_key {config.tls_key}: {error}"
-            )
-            raise UserError(what, "both must be readable PEM files, and the key must be the certificate's") from error
-    return context
 
 
 def make_listener(config: BrokerConfig, shared: Shared) -> BrokerListener:

@@ -9,10 +9,11 @@ import h11
 
 from edge.credentials import Grant
 from edge.http import REQUEST_HEAD_BYTES_MAX, Answer, Request, header, parsed, sent
+from edge.listeners.certificate import name_in_certificate
 from edge.listeners.filling import Owed
 from edge.listeners.http import problems
 from edge.listeners.http.problems import Problem
-from edge.listeners.http.requests import Accepted, credentials
+from edge.listeners.http.requests import Accepted, Login, credentials
 from edge.listeners.http.routes import Purpose, Route, wait_s
 from edge.listeners.listener import ListenerCounters
 from edge.listeners.refusals import DATA_BYTES_MAX
@@ -51,9 +52,7 @@ class Hub(Protocol):
 
     def route(self, request: Request) -> Route | Problem: ...
 
-    def log_in(self, route: Route, user_name: str, password: bytes | None, address: str) -> Grant | Problem:
-        """Empty user name and no password: the request has no credentials."""
-        ...
+    def log_in(self, route: Route, login: Login) -> Grant | Problem: ...
 
     def record(self, connection: HttpConnection, accepted: Accepted, payload: bytes) -> None:
         """The connection is told by `recorded` or `refused`."""
@@ -284,7 +283,8 @@ class HttpConnection(asyncio.Protocol):
             return problems.malformed(400, str(error))
         if header(event, b"content-encoding") not in ("", "identity"):
             return problems.ENCODED
-        grant = self._hub.log_in(route, self.user_name, password, self.address)
+        login = Login(self.user_name, password, name_in_certificate(self._transport), self.address)
+        grant = self._hub.log_in(route, login)
         if isinstance(grant, Problem):
             return grant
         if route.purpose is not Purpose.UPLINK and not grant.alias:

@@ -15,12 +15,12 @@ from edge.listeners.http.config import HttpConfig
 from edge.listeners.http.connection import HttpConnection
 from edge.listeners.http.mailbox import Mailboxes
 from edge.listeners.http.problems import Problem
-from edge.listeners.http.requests import Accepted
+from edge.listeners.http.requests import Accepted, Login
 from edge.listeners.http.routes import Purpose, Route, route
 from edge.listeners.listener import ListenerCounters, Shared
 from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import Refusals, Refused
-from edge.listeners.sockets import BACKLOG, TLS_HANDSHAKE_S, address, cannot_listen, tls_context
+from edge.listeners.sockets import address, open_server
 from edge.listeners.wheel import DeadlineWheel
 from protocols.codecs.media import codec_of_media_type
 from protocols.messages import Command, Origin, Priority
@@ -77,19 +77,9 @@ class HttpListener:
 
     async def start(self) -> None:
         """Listens. Raises UserError where the port or the certificate cannot be used."""
-        files = self._config.tls
-        context = None if files is None else tls_context(self.name, files)
-        try:
-            self._server = await self._loop.create_server(
-                lambda: HttpConnection(self, self._loop),
-                self._config.host,
-                self.port,
-                backlog=BACKLOG,
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else TLS_HANDSHAKE_S,
-            )
-        except OSError as error:
-            raise cannot_listen(self.name, self._config.host, self.port, error) from error
+        self._server = await open_server(
+            self.name, self._config.host, self.port, lambda: HttpConnection(self, self._loop), self._config.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         self._collector.attach(self)
         self._turn()
@@ -165,12 +155,15 @@ class HttpListener:
             return problems.wrong_method(request.method, found.methods)
         return found
 
-    def log_in(self, route: Route, user_name: str, password: bytes | None, address: str) -> Grant | Problem:
+    def log_in(self, route: Route, login: Login) -> Grant | Problem:
         name = route.name
         if self._config.open:
             return Grant(name.alias_key or self._alias_key(), name.alias, "")
-        spoken = user_name or (f"{name.alias_key}:{name.alias}" if name.alias else "")
-        verdict = self._credentials.check(spoken, password, address=address, now_s=self._loop.time())
+        if login.password is None and login.certified:
+            verdict = self._credentials.certified(login.certified)
+        else:
+            spoken = login.user_name or (f"{name.alias_key}:{name.alias}" if name.alias else "")
+            verdict = self._credentials.check(spoken, login.password, address=login.address, now_s=self._loop.time())
         if isinstance(verdict, Refusal):
             self.counters.auth_failures += 1
             return problems.not_allowed(verdict.code, verdict.detail)

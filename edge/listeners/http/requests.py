@@ -21,6 +21,18 @@ class Accepted(msgspec.Struct, frozen=True):
     content_type: str
 
 
+class Login(msgspec.Struct, frozen=True):
+    """What a request shows of who sends it."""
+
+    user_name: str
+    password: bytes | None
+    """None: it has no credentials."""
+    certified: str
+    """Whom the certificate of its connection names; empty: nobody."""
+    address: str
+    """The peer's, without its port."""
+
+
 def credentials(text: str) -> tuple[str, bytes | None]:
     """User name and password of an Authorization header (RFC 7617, RFC 6750); a Bearer token is a password without a
     name. Where there are several colons, the last counts: a name may be KEY:ALIAS, and passwords that the cloud makes
