@@ -15,9 +15,8 @@ from edge.listeners.broker.config import BrokerConfig
 from edge.listeners.catalog import KINDS
 from edge.listeners.config import ListenerConfig, Port
 from edge.listeners.http.config import HttpConfig
-from edge.listeners.mqtt.config import MqttConfig
 from edge.listeners.modbus.config import ModbusConfig
-from edge.listeners.mqtt_config import MqttConfig
+from edge.listeners.mqtt.config import MqttConfig
 from edge.listeners.stream_config import SerialConfig, TcpConfig, UdpConfig
 from sync.log.settings import SEGMENT_BYTES_MIN, SEGMENTS_MIN, STATE_BYTES
 

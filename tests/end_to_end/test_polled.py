@@ -70,6 +70,19 @@ class Guided(Site):
         found = (await self.get("devices/pumps:serial:my-pump/current"))["attributes"]
         return {name: held["value"] for name, held in found.items()}
 
+    async def command_device(self, name: str, payload: Any) -> str:
+        """The command's id."""
+        made = await self.post("devices/pumps:serial:my-pump/commands", {"name": name, "payload": payload})
+        return str(made["id"])
+
+    async def until_command(self, command: str, state: str) -> None:
+        async def is_there() -> bool:
+            found = await self.get(f"devices/pumps:serial:my-pump/commands/{command}")
+            assert found["state"] != "failed", found["reason"]
+            return bool(found["state"] == state)
+
+        await self.until(is_there)
+
     def page(self, name: str) -> Page:
         return Page(f"guides/{name}.md", self.folder, self.here)
 
@@ -95,6 +108,42 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Guided
         await site.units.stop()
 
 
+async def test_modbus(site: Guided) -> None:
+    page = site.page("modbus")
+    assert "boilers" in await page.type_in("config check")
+    status = site.page("modbus")
+    await status.until("cannot be reached", "tidegate-edge status")
+    await site.units.start()
+    look = site.page("modbus")
+    await look.until('"value":0.7', "my-pump/current")
+    assert {"setpoint": 20.0, "running": True}.items() <= (await site.current()).items()
+    assert (await site.listener("boilers"))["trouble"] == ""
+    command = await site.command_device("setpoint", 35.5)
+    await site.until_command(command, "delivered")
+    await page.until('"value":35.5', "my-pump/current")
+
+
+async def test_http(site: Guided) -> None:
+    page = site.page("http")
+    assert "204 No Content" in await page.type_in("-u my-pump:PASSWORD", "temperature")
+    await page.until('"value":71.5', "my-pump/current")
+    refused = await page.type_in("my-pump:wrong")
+    assert "401 Unauthorized" in refused
+    assert '"remedy":"make the device a new credential' in refused
+    poll = page.find("down?wait=30")
+    assert "HTTP/1.1 204" in await page.shell(poll.replace("wait=30", "wait=0"))
+    command = await site.command_device("reboot", {"delay_s": 5})
+    got = await page.shell(poll)
+    assert got.endswith('{"delay_s":5}')
+    assert f"Tidegate-Command: reboot\r\nTidegate-Command-Id: {command}\r\n" in got
+    page.replaced["/ID"] = f"/{command}"
+    assert "204 No Content" in await page.type_in("/received")
+    await site.until_command(command, "delivered")
+    assert "204 No Content" in await page.type_in("/response/ID")
+    http = await site.listener("http")
+    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
+
+
 async def test_broker(site: Guided) -> None:
     page = site.page("broker")
     assert (await site.listener("hall"))["trouble"].startswith(f"broker 127.0.0.1:{site.broker.port} cannot be reached")
@@ -109,32 +158,6 @@ async def test_broker(site: Guided) -> None:
     await page.until('"value":61.5', "my-pump/current")
     assert "hall" in await page.type_in("tidegate-edge status")
     await page.type_in("response/ID")
-
-
-async def test_modbus(site: Guided) -> None:
-    page = site.page("modbus")
-    assert "boilers" in await page.type_in("config check")
-    status = site.page("modbus")
-    await status.until("cannot be reached", "tidegate-edge status")
-    await site.units.start()
-    await page.until('"value":0.7', "my-pump/current")
-    assert {"setpoint": 20.0, "running": True}.items() <= (await site.current()).items()
-    assert (await site.listener("boilers"))["trouble"] == ""
-
-
-async def test_http(site: Guided) -> None:
-    page = site.page("http")
-    assert "204 No Content" in await page.type_in("-u my-pump:PASSWORD", "temperature")
-    await page.until('"value":71.5', "my-pump/current")
-    refused = await page.type_in("my-pump:wrong")
-    assert "401 Unauthorized" in refused
-    assert '"remedy":"make the device a new credential' in refused
-    poll = page.find("down?wait=30").replace("wait=30", "wait=0")
-    assert "HTTP/1.1 204" in await page.shell(poll)
-    assert "404 Not Found" in await page.type_in("/received")  # no command waits
-    assert "204 No Content" in await page.type_in("/response/ID")
-    http = await site.listener("http")
-    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
 
 
 async def test_a_killed_gateway_loses_nothing_of_a_broker(site: Guided) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import paho.mqtt.client as paho
 
+from edge.background import restarted
 from edge.identity import load_identity
 from edge.listeners.broker.config import COMMAND, BrokerConfig
 from edge.listeners.broker.connection import BrokerConnection, BrokerError
@@ -69,12 +70,12 @@ class BrokerListener:
         self._origins: dict[str, Origin | None] = {}
         self._denied: list[str] = []  # topic filters, by the broker
         self._connection: BrokerConnection | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._running: contextlib.AsyncExitStack | None = None
         self._context: ssl.SSLContext | None = None
 
     @property
     def is_listening(self) -> bool:
-        return self._task is not None
+        return self._running is not None
 
     async def start(self) -> None:
         """Raises UserError where a file of TLS cannot be used. The broker is waited for."""
@@ -84,17 +85,17 @@ class BrokerListener:
             self._context = client_context(self.name, "tls_ca", config.tls_ca, files)
         self._collector.attach(self)
         self.trouble = f"connecting to {self.place}"
-        self._task = asyncio.create_task(self._run(), name=f"broker {self.name}")
+        self._running = contextlib.AsyncExitStack()
+        await self._running.enter_async_context(restarted(f"broker {self.name}", self._run))
 
     async def close(self) -> None:
-        if self._task is None:
+        if self._running is None:
             return
-        task, self._task = self._task, None
+        running, self._running = self._running, None
         self.pause()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._collector.drained(), DRAIN_S)
-        task.cancel()
-        await asyncio.wait((task,))
+        await running.aclose()
         self._collector.detach(self)
 
     def recheck(self) -> None:
@@ -113,7 +114,7 @@ class BrokerListener:
             self._connection.pause()
 
     def resume(self) -> None:
-        if self._connection is not None and self._task is not None:
+        if self._connection is not None and self._running is not None:
             self._connection.resume()
 
     # for connections

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 import struct
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
@@ -111,7 +113,7 @@ class Line:
         }[read.function]
         for attempt in range(attempts):
             try:
-                answer = await self._asked(ask(read.address, count=read.count, device_id=unit))
+                answer = await self._asked(partial(ask, read.address, count=read.count, device_id=unit))
             except UnitRefusedError as error:
                 if error.code not in BUSY or attempt == attempts - 1:
                     raise
@@ -129,18 +131,16 @@ class Line:
         """Once. Raises as `read` does."""
         client, register = self._client, write.register
         if register.function == COILS:
-            await self._asked(client.write_coil(register.address, bool(write.words[0]), device_id=unit))
+            request = partial(client.write_coil, register.address, bool(write.words[0]), device_id=unit)
         elif len(write.words) == 1:
-            await self._asked(client.write_register(register.address, write.words[0], device_id=unit))
+            request = partial(client.write_register, register.address, write.words[0], device_id=unit)
         else:
-            await self._asked(client.write_registers(register.address, list(write.words), device_id=unit))
+            request = partial(client.write_registers, register.address, list(write.words), device_id=unit)
+        await self._asked(request)
 
-    async def _asked(self, request: Any) -> ModbusPDU:
-        if not self.is_connected:
-            request.close()  # a coroutine that is not awaited
-            raise LineError("the connection ended")
+    async def _asked(self, request: Callable[[], Awaitable[ModbusPDU]]) -> ModbusPDU:
         try:
-            answer: ModbusPDU = await request
+            answer = await request()
         except ModbusException:
             if not self.is_connected:
                 raise LineError("the connection ended") from None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from edge.background import restarted
 from edge.listeners.collector import Collector
 from edge.listeners.config import device_of
 from edge.listeners.filling import Owed
@@ -94,7 +95,7 @@ class ModbusListener:
         self._early: asyncio.Event = asyncio.Event()
         self._may_read: asyncio.Event = asyncio.Event()
         self._may_read.set()
-        self._task: asyncio.Task[None] | None = None
+        self._running: contextlib.AsyncExitStack | None = None
 
     @property
     def place(self) -> str:
@@ -102,7 +103,7 @@ class ModbusListener:
 
     @property
     def is_listening(self) -> bool:
-        return self._task is not None
+        return self._running is not None
 
     @property
     def trouble(self) -> str:
@@ -115,14 +116,14 @@ class ModbusListener:
     async def start(self) -> None:
         """The line, and the units on it, are waited for."""
         self._collector.attach(self)
-        self._task = asyncio.create_task(self._run(), name=f"modbus {self.name}")
+        self._running = contextlib.AsyncExitStack()
+        await self._running.enter_async_context(restarted(f"modbus {self.name}", self._run))
 
     async def close(self) -> None:
-        if self._task is None:
+        if self._running is None:
             return
-        task, self._task = self._task, None
-        task.cancel()
-        await asyncio.wait((task,))
+        running, self._running = self._running, None
+        await running.aclose()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._collector.drained(), DRAIN_S)
         self._collector.detach(self)

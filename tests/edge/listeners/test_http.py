@@ -15,6 +15,7 @@ from sync.bus.contract import BusRefusedError
 from sync.registry import Device, Registry, RegistryChange
 from tests.edge.listeners.http_world import PUMP, Client, basic, get, listening, post
 from tests.edge.listeners.mqtt_world import World, digest, until
+from tidegate.console import UserError
 
 pytestmark = pytest.mark.servers
 
@@ -265,6 +266,12 @@ async def test_a_connection_without_requests_is_closed_in_silence(listener: Http
         listener.wheel.turn()
     assert await client.ended() == b""
     assert listener.refusals.counts == {}
+
+
+async def test_a_port_in_use_is_named(world: World, listener: HttpListener) -> None:
+    with pytest.raises(UserError, match=f"'http' cannot listen on 127.0.0.1:{listener.port}: the port is in use"):
+        async with listening(world, port=listener.port):
+            pass
 
 
 async def test_one_connection_more_than_allowed(world: World) -> None:
