@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from tests.contract.nats_server import free_port
@@ -86,11 +86,11 @@ class Mosquitto:
         finally:
             await broker.stop()
 
-    async def publish(self, topic: str, *payloads: bytes, retain: bool = False) -> None:
+    async def publish(self, topic: str, *payloads: bytes, retain: bool = False, arguments: Sequence[str] = ()) -> None:
         """With QoS 1, each payload a line; returns when the broker has them."""
         process = await asyncio.create_subprocess_exec(
             program("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(self.port), "-u", "device", "-P", "secret",
-            "-q", "1", "-t", topic, "-l", *(["-r"] if retain else []), stdin=asyncio.subprocess.PIPE,
+            "-q", "1", "-t", topic, "-l", *(["-r"] if retain else []), *arguments, stdin=asyncio.subprocess.PIPE,
         )  # fmt: skip
         async with asyncio.timeout(ANSWER_S):
             await process.communicate(b"".join(payload + b"\n" for payload in payloads))

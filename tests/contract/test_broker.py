@@ -18,6 +18,7 @@ from edge.listeners.listener import Shared
 from edge.listeners.way import CommandRefusedError, DeviceAbsentError
 from protocols.limits import PAYLOAD_BYTES_MAX
 from protocols.messages import Command, Origin, Priority
+from protocols.metadata import decode_metadata
 from sync.bus.contract import BusRefusedError
 from tests.contract.mosquitto import ANSWER_S, Mosquitto
 from tests.edge.listeners.mqtt_world import World
@@ -207,6 +208,16 @@ async def test_topics_without_a_device_are_of_whom_the_payload_says(
         await mosquitto.publish("all/alarm", b"1")
         await world.bus.reached(1)
     assert world.bus.records[0].origin == Origin("quay", "serial", "", "all/alarm", "cbor", "hall", Priority.ALARM)
+
+
+async def test_what_a_message_says_beside_its_payload_is_its_metadata(
+    world: World, mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    async with connected(world, mosquitto.port, tmp_path):
+        said = ("-D", "publish", "user-property", "site", "north", "-D", "publish", "content-type", "text/csv")
+        await mosquitto.publish("sensors/pump/up", b"1", arguments=("-V", "5", *said))
+        await world.bus.reached(1)
+    assert decode_metadata(world.bus.batches[0].metadata[0]) == {"site": "north", "$content-type": "text/csv"}
 
 
 class TestCommands:

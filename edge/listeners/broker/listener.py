@@ -18,12 +18,14 @@ from edge.listeners.broker.connection import BrokerConnection, BrokerError
 from edge.listeners.collector import Collector
 from edge.listeners.config import priority_rules, tls_files
 from edge.listeners.listener import ListenerCounters, Shared
+from edge.listeners.mqtt.metadata import metadata_of
 from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
 from edge.listeners.sockets import address, client_context
 from edge.listeners.way import CommandRefusedError, DeviceAbsentError, DeviceGoneError
 from protocols.limits import PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX
 from protocols.messages import Command, Origin, Priority
+from protocols.mqtt.properties import Properties
 from protocols.templates import Template, TemplateError, Templates
 from sync.registry import Network, Registry
 from tidegate.logs import get_logger
@@ -130,7 +132,7 @@ class BrokerListener:
         origin = None if code else self._origin(topic)
         if origin is not None:
             tokens = (message.mid.to_bytes(2, "big"),) if message.qos else ()
-            self._collector.add(origin, [payload], connection, tokens)
+            self._collector.add(origin, [payload], connection, tokens, metadata=_metadata(message))
             return
         if not code:
             code, detail = "no_topic", f"{topic[:200]!r} fits no template"
@@ -257,6 +259,21 @@ class BrokerWay:
 
     async def send(self, command: Command) -> None:
         await self._listener.publish(self._alias, command)
+
+
+def _metadata(message: paho.MQTTMessage) -> bytes:
+    """What an MQTT 5 message says beside its payload."""
+    found = message.properties
+    if found is None:
+        return b""
+    return metadata_of(
+        Properties(
+            content_type=getattr(found, "ContentType", None),
+            response_topic=getattr(found, "ResponseTopic", None),
+            correlation=getattr(found, "CorrelationData", None),
+            user=tuple(getattr(found, "UserProperty", ())),
+        )
+    )
 
 
 async def _until_lost(connection: BrokerConnection) -> None:
