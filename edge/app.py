@@ -19,14 +19,17 @@ from typing import Final
 from edge.anchors import Anchors, FolderFile
 from edge.background import Background, restarted
 from edge.books import GatewayBooks
+from edge.commands import CommandQueue
 from edge.config import EdgeConfig
+from edge.courier import Courier, Time
 from edge.data_folder import DataFolder, Running
-from edge.downlink import GatewayDownlink
+from edge.downlink import GatewayDownlink, Ways
 from edge.identity import Identity, load_identity
 from edge.listeners.catalog import make_listener
 from edge.listeners.clock import GatewayClock, SystemClock
 from edge.listeners.collector import Collector
-from edge.listeners.listener import Shared
+from edge.listeners.listener import Listener, Shared
+from edge.presence import Name, PresenceRecorder
 from edge.recorder import CHANNEL, Recorder
 from edge.recorder import TOPIC as INBOUND
 from edge.replica import Replica
@@ -40,7 +43,7 @@ from sync.bus.contract import BusError, TopicSpec
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
 from sync.link.dial import WebSocketDial
-from sync.link.frames import FEATURE_BOOKS, Hello
+from sync.link.frames import FEATURE_BOOKS, FEATURE_COMMANDS, Hello
 from sync.link.limits import Deadlines
 from sync.link.regroup import FEATURE as REGROUP
 from sync.log.log import Log, LogBusyError, LogSettings, RealDisk
@@ -49,6 +52,7 @@ from tidegate.logs import get_logger
 
 LOG_FOLDER: Final = "log"
 REPLICA_FILE: Final = "replica.db"
+COMMANDS_FILE: Final = "commands.db"
 
 LINK_FAREWELL_S: Final = 12.0
 """For the link to say goodbye and close: twice its own deadline, and a little."""
@@ -80,14 +84,19 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
         await up.enter_async_context(background.needed("clock", anchors.run()))
         replica = Replica(config.data_dir / REPLICA_FILE, identity.enrolment.project_id)
         up.callback(replica.close)
+        commands = CommandQueue(config.data_dir / COMMANDS_FILE)
+        up.callback(commands.close)
         log = await _open_log(config, clock)
         up.push_async_callback(log.close)
         hub = _open_hub(config)
         up.push_async_callback(hub.close)
-        parts = _parts(config, identity, clock, anchors, replica, log, hub, seen)
+        parts = _parts(config, identity, clock, anchors, replica, commands, log, hub, seen)
         await up.enter_async_context(background.needed("recorder", parts.recorder.run()))
         await up.enter_async_context(background.needed("collector", parts.collector.run()))
         await up.enter_async_context(restarted("resolver", parts.resolver.run))
+        await up.enter_async_context(background.needed("presence", parts.presence.run()))
+        if log.accounting().logged:
+            parts.presence.begin(parts.listeners)
         for listener in parts.listeners:
             await listener.start()
             up.push_async_callback(listener.close)
@@ -96,7 +105,7 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
         status = StatusServer(config.status.host, config.status.port, view)
         up.push_async_callback(status.close)
         await status.start()
-        up.push_async_callback(parts.downlink.close)
+        await up.enter_async_context(restarted("courier", parts.courier.run))
         parts.downlink.check_networks()
         await up.enter_async_context(_linked(parts.link))
         ports = {listener.name: listener.port for listener in parts.listeners if listener.port}
@@ -114,18 +123,24 @@ def _parts(
     clock: GatewayClock,
     anchors: Anchors,
     replica: Replica,
+    commands: CommandQueue,
     log: Log,
     hub: ZeroMqHub,
     seen: MessageView,
 ) -> Parts:
     """What works on them; nothing runs yet."""
+    monotonic_s = asyncio.get_running_loop().time
     collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
-    shared = Shared(replica.registry, collector, config.data_dir, log.has, clock.true_ms)
-    listeners = [make_listener(kind, listener, shared) for kind, listener in config.listeners]
+    listeners: list[Listener] = []
+    time = Time(clock.true_ms, lambda: anchors.true_error_ms() is not None)
+    courier = Courier(commands, Ways(replica, listeners).to, time)
+    presence = PresenceRecorder(collector, monotonic_s, partial(_came, replica, courier))
+    seen.onlookers.append(presence.heard)
+    shared = Shared(replica.registry, collector, config.data_dir, log.has, clock.true_ms, attendance=presence)
+    listeners.extend(make_listener(kind, listener, shared) for kind, listener in config.listeners)
     for listener in listeners:
         listener.refusals.watch = partial(seen.add_refused, listener.name, listener.network_id)
-    downlink = GatewayDownlink(replica, listeners, true_ms=clock.true_ms)
-    monotonic_s = asyncio.get_running_loop().time
+    downlink = GatewayDownlink(replica, listeners, courier)
     sender = Sender(log, log.accept, monotonic_s=monotonic_s)
     recorder = Recorder(hub.connect(), log, anchors.true_received_ms)
     books = GatewayBooks(
@@ -137,7 +152,7 @@ def _parts(
         look_again=sender.look_again,
     )
     link = _link(config, identity, clock, replica, log, sender, downlink, books)
-    downlink.report_by(link.report)
+    courier.report_by(link.report)
     return Parts(
         enrolment=identity.enrolment,
         started_ms=clock.steady_ms(),
@@ -160,8 +175,18 @@ def _parts(
         ),
         sender=sender,
         downlink=downlink,
+        commands=commands,
+        courier=courier,
+        presence=presence,
         link=link,
     )
+
+
+def _came(replica: Replica, courier: Courier, name: Name) -> None:
+    _, network_id, alias_key, alias = name
+    device = replica.registry.device(network_id, alias_key, alias)
+    if device is not None:
+        courier.device_came(device.id)
 
 
 async def _open_log(config: EdgeConfig, clock: GatewayClock) -> Log:
@@ -222,7 +247,7 @@ def _link(
             clock.boot_ms(),
             clock.wall_ms(),
             replica.registry.revision,
-            (REGROUP, FEATURE_BOOKS),
+            (REGROUP, FEATURE_BOOKS, FEATURE_COMMANDS),
         )
 
     try:

@@ -4,16 +4,14 @@ second of a start without a link."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from edge.sqlite_file import is_damage, open_file, remove, transaction
 from protocols.errors import UNREADABLE
 from sync.registry import Blueprint, Device, Network, Registry, RegistryChange
 from tidegate.logs import get_logger
@@ -24,23 +22,12 @@ PRAGMA cache_size = -256; -- KiB: it is read once, at the start
 CREATE TABLE IF NOT EXISTS entry (kind TEXT, key TEXT, body BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), project_id TEXT, revision INTEGER);
 """
-_DAMAGED: Final = frozenset(
-    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_SCHEMA}
-)
-"""What a new file mends; SQLITE_ERROR is a table with other columns. Others are the disk's matter."""
-
-BUSY_S: Final = 1.0
-"""Somebody looks into the file with a tool of theirs: the link waits no longer for them to let go."""
-
 _log = get_logger("edge.replica")
 
 
 class Replica:
     """A Registry, and its copy in SQLite, written by a thread of its own. A copy that cannot be used never keeps the
     gateway from starting: a damaged one is dropped, and the cloud sends a snapshot.
-
-    By `sqlite3` alone, as `sqlite_utils` takes 7 MB and 0.2 s for what are five statements; with a rollback journal, as
-    a write-ahead log needs room even to be read, and the disk may be full.
     """
 
     def __init__(self, path: Path, project_id: str) -> None:
@@ -52,7 +39,7 @@ class Replica:
         self._lacking = False
         """The copy missed a change: the next one writes it anew."""
         try:
-            self._database = _open(path)
+            self._database = open_file(path, _SCHEMA)
             _load(self._database, self.registry)
         except (sqlite3.Error, *UNREADABLE, KeyError, OSError) as error:
             self._give_up(error)
@@ -79,7 +66,7 @@ class Replica:
     def _write(self, change: RegistryChange) -> None:
         try:
             if self._database is None:
-                self._database = _open(self._path)
+                self._database = open_file(self._path, _SCHEMA)
             _put(self._database, change)
             self._lacking = False
         except (sqlite3.Error, OSError) as error:
@@ -89,31 +76,15 @@ class Replica:
         """Nothing is read from the copy any more until it is written anew."""
         self._lacking = True
         self._close()
-        damaged = not isinstance(error, sqlite3.Error | OSError) or (
-            isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in _DAMAGED
-        )
+        damaged = is_damage(error)
         if damaged:
-            for name in (self._path.name, f"{self._path.name}-journal"):
-                self._path.with_name(name).unlink(missing_ok=True)
+            remove(self._path)
         _log.warning("replica dropped" if damaged else "replica not usable", path=str(self._path), reason=str(error))
 
     def _close(self) -> None:
         if self._database is not None:
             database, self._database = self._database, None
             database.close()
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """One connection, used by one thread at a time: first the one that loads, then the writer's. The file holds hashes
-    of credentials, so it is its owner's alone."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=BUSY_S)
-    try:
-        database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
 
 
 def _load(database: sqlite3.Connection, registry: Registry) -> None:
@@ -142,7 +113,7 @@ def _put(database: sqlite3.Connection, change: RegistryChange) -> None:
     held: list[tuple[str, str, msgspec.Struct]] = [("network", item.id, item) for item in change.networks]
     held += [("blueprint", item.id, item) for item in change.blueprints]
     held += [("device", str(item.id), item) for item in change.devices]
-    with _transaction(database):
+    with transaction(database):
         if change.base == 0:
             database.execute("DELETE FROM entry")
         database.executemany("DELETE FROM entry WHERE kind = ? AND key = ?", gone)
@@ -151,15 +122,3 @@ def _put(database: sqlite3.Connection, change: RegistryChange) -> None:
             ((kind, key, msgspec.json.encode(item)) for kind, key, item in held),
         )
         database.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (change.project_id, change.revision))
-
-
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise

@@ -10,6 +10,7 @@ import msgspec
 from protocols.batch import RecordBatch
 from protocols.codecs import Decoded, Decoder, all_rejected
 from protocols.errors import DecodeError
+from protocols.events import EVENT_CODECS, event_decoder
 from protocols.ids import KeySpace, record_message_id
 from protocols.messages import Anchor, Clock, ClockState, Origin
 from protocols.metadata import with_metadata
@@ -168,6 +169,8 @@ class Resolver:
         ]
 
     def _decoder(self, origin: Origin) -> Decoder:
+        if origin.codec in EVENT_CODECS:
+            return event_decoder(origin.codec, origin.topic)
         try:
             return self._registry.decoder(origin.network_id, origin.codec)
         except KeyError as error:

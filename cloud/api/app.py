@@ -14,6 +14,7 @@ from cloud.api import (
     commands,
     current,
     devices,
+    events,
     gaps,
     gateways,
     history,
@@ -26,6 +27,7 @@ from cloud.api import (
     sessions,
     stream,
     systems,
+    twin,
     where,
 )
 from cloud.api.bounds import Bounds
@@ -42,7 +44,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     current.router,
     history.router,
     commands.router,
+    twin.router,
     devices.router,
+    events.router,
     gateways.router,
     gateways.enrolment_router,
     reject_replays.router,

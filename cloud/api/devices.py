@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from cloud.api.auth import Viewer
 from cloud.api.context import Context
 from cloud.api.etag import ExpectedRevision, set_etag
+from cloud.api.events import DevicePresence, presence_shown
 from cloud.api.fields import (
     Body,
     CreatedAt,
@@ -33,7 +34,7 @@ from cloud.api.tenancy import (
     WritableDevice,
     project_of,
 )
-from cloud.db import devices, networks, standings
+from cloud.db import devices, networks, presence, standings
 from cloud.db.database import Connection
 from cloud.db.devices import DeviceChanges, DeviceFilter
 from cloud.db.errors import DanglingError, NotFoundError
@@ -104,6 +105,11 @@ class DeviceInFull(Device):
         "nothing older is on its way. Unix milliseconds; null: not known, as where no gateway carried its messages.",
         examples=[1772353860012],
     )
+    presence: DevicePresence | None = Field(description="Whether it is there; null: no gateway has said.")
+    last_received: int | None = Field(
+        description="When a gateway received its newest message, Unix milliseconds; null: there is none.",
+        examples=[1772353860012],
+    )
 
 
 class CreatedDevice(Device):
@@ -162,8 +168,15 @@ async def get_device(context: Context, at: ReadableDevice, response: Response) -
     async with context.database.connection() as conn:
         row = await devices.get(conn, *at)
         complete_until = await standings.complete_until(conn, *at)
+        seen = await presence.of_device(conn, *at)
+        last_received = await presence.last_received(conn, *at)
     set_etag(response, row.revision)
-    return DeviceInFull(**Device.model_validate(row).model_dump(), complete_until=complete_until)
+    return DeviceInFull(
+        **Device.model_validate(row).model_dump(),
+        complete_until=complete_until,
+        presence=None if seen is None else presence_shown(seen),
+        last_received=last_received,
+    )
 
 
 @router.patch("/{device}")

@@ -13,7 +13,7 @@ from cloud.db import standings
 from cloud.db.database import Connection
 from cloud.db.errors import NotFoundError, RowError
 from cloud.model import command as model
-from cloud.model.command import Standing
+from cloud.model.command import Answer, Standing
 from protocols.messages import Command, CommandState
 
 CHANNEL: Final = "command"
@@ -58,19 +58,6 @@ class Report(msgspec.Struct, frozen=True):
     command_id: str
     state: CommandState
     reason: str
-    time: int
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a device says of a command, under the name that it spoke by."""
-
-    command_id: str
-    network_id: str
-    alias_key: str
-    alias: str
-    payload: bytes
-    refusal: str | None
-    """Why it did not do it; None: it did."""
     time: int
 
 
@@ -212,6 +199,20 @@ async def cancel(conn: Connection, project_id: str, device_id: int, command_id: 
     return msgspec.structs.replace(held, standing=standing)
 
 
+async def supersede(conn: Connection, project_id: str, device_id: int, name: str, reason: str, now_ms: int) -> None:
+    """Fails the device's commands of that name that no gateway was told of. (Of those that one was told of, the gateway
+    keeps the newest.)"""
+    found = await conn.fetch(
+        """SELECT id, state, reason, state_time, answer FROM command WHERE project_id = $1 AND device_id = $2
+           AND name = $3 AND state = 'pending' AND told_at IS NULL ORDER BY id FOR UPDATE""",
+        project_id,
+        device_id,
+        name,
+    )
+    failed = [(row["id"], model.reported(_standing(row), CommandState.FAILED, reason, now_ms)) for row in found]
+    await _write(conn, failed)
+
+
 async def take(conn: Connection, project_id: str, gateway_id: str, session: uuid.UUID, now_ms: int) -> list[Command]:
     """What is to be put on this connection now, in order, and counts as told: what the gateway has not said it has.
     Nothing where another connection speaks for the gateway by now. What was told before is told beyond its deadline,
@@ -309,17 +310,31 @@ async def expire(conn: Connection, now_ms: int) -> int:
 
 
 async def find_gateways(conn: Connection, now_ms: int) -> None:
-    """For commands that wait without one."""
-    found = await conn.fetch(
+    """For commands that wait without one, and for those whose device has come up at another one since."""
+    moved = await conn.fetch(
+        """SELECT DISTINCT ON (c.project_id, c.device_id) c.project_id, c.device_id, s.gateway_id
+           FROM command c JOIN alias a ON a.project_id = c.project_id AND a.device_id = c.device_id
+           JOIN presence p ON p.project_id = a.project_id AND p.network_id = a.network_id
+               AND p.alias_key = a.alias_key AND p.alias = a.alias
+           JOIN source s ON s.id = p.source_id
+           WHERE c.state IN ('pending', 'sent') AND c.deadline > $1 AND p.online
+           ORDER BY c.project_id, c.device_id, p.since DESC""",
+        now_ms,
+    )
+    found = {(row["project_id"], row["device_id"]): row["gateway_id"] for row in moved}
+    lost = await conn.fetch(
         """SELECT DISTINCT project_id, device_id FROM command
            WHERE state = 'pending' AND gateway_id IS NULL AND deadline > $1 LIMIT $2""",
         now_ms,
         SWEPT_MAX,
     )
-    for row in found:
-        gateway_id = await gateway_of(conn, row["project_id"], row["device_id"])
+    for row in lost:
+        name = (row["project_id"], row["device_id"])
+        if name not in found:
+            found[name] = await gateway_of(conn, *name)
+    for (project_id, device_id), gateway_id in found.items():
         if gateway_id is not None:
-            await move(conn, row["project_id"], row["device_id"], gateway_id)
+            await move(conn, project_id, device_id, gateway_id)
 
 
 async def move(conn: Connection, project_id: str, device_id: int, gateway_id: str) -> None:

@@ -7,11 +7,13 @@ from typing import TypeVar
 
 from cloud.db import (
     anchors,
+    commands,
     current,
     dead_letters,
     gaps,
     history,
     inbox,
+    presence,
     progress,
     reject_replays,
     rejects,
@@ -21,7 +23,9 @@ from cloud.db import (
 )
 from cloud.db.database import Connection, Database
 from cloud.model.claim import Claim
+from cloud.model.command import Answer
 from cloud.model.output import Output, Unsent
+from cloud.model.presence import Seen
 from cloud.model.rejected import RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
@@ -123,6 +127,12 @@ class PostgresTransaction:
         await dead_letters.add(
             self._conn, project_id=project_id, hop=hop, topic=topic, runs=runs, detail=detail, data=data
         )
+
+    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> None:
+        await commands.answer(self._conn, project_id, answers)
+
+    async def note_presence(self, project_id: str, seen: Sequence[Seen]) -> None:
+        await presence.note(self._conn, project_id, seen)
 
     async def ensure_partitions(self, now_ms: int) -> None:
         await history.ensure_partitions(self._conn, now_ms)

@@ -37,6 +37,19 @@ class Standing(msgspec.Struct, frozen=True):
     """The device itself has said what became of it."""
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What a device says of a command, under the name that it spoke by."""
+
+    command_id: str
+    network_id: str
+    alias_key: str
+    alias: str
+    payload: bytes
+    refusal: str | None
+    """Why it did not do it; None: it did."""
+    time: int
+
+
 def reported(standing: Standing, state: CommandState, reason: str, time: int) -> Standing:
     """After a report; the same where it says no more than what is known."""
     if standing.answered or _KNOWN[state] <= _KNOWN[standing.state]:

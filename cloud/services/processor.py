@@ -9,6 +9,7 @@ import msgspec
 from cloud.model.claim import Claim, rows_by_epoch
 from cloud.model.output import Output
 from cloud.services import books
+from cloud.services.events import keep_events
 from cloud.services.resolving import Anchors, Records, Registries, anchors_of, by_fate, late, resolve
 from cloud.services.store import Transaction
 from cloud.topics import DEFAULT_PROCESSOR, PROCESSOR, TRANSPONDER, WRITER
@@ -61,6 +62,7 @@ class Processor:
                 messages = late(messages)
             if messages.runs:
                 outputs += await _route(tx, project_id, messages, claimed)
+            await keep_events(tx, project_id, found, parts, anchors)
         await tx.settle(claimed)
         await books.reclassify(tx, claimed.parts)
         return outputs

@@ -20,7 +20,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from cloud.model.claim import Claim
+from cloud.model.command import Answer
 from cloud.model.output import Output, Unsent
+from cloud.model.presence import Seen
 from cloud.model.rejected import RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from protocols.messages import Anchor, Gap, Lane
@@ -157,6 +159,18 @@ class Transaction(Protocol):
     ) -> None:
         """What a hop could not do for good, as it came. `runs`: the records that it is about, of one source and epoch,
         at least one."""
+        ...
+
+    # What devices answer, and whether they are there
+
+    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> None:
+        """The first answer to a command is kept with it (cloud/model/command.py), if the name that it came under is one
+        of the command's device. Others are passed over. Commands are locked in order."""
+        ...
+
+    async def note_presence(self, project_id: str, seen: Sequence[Seen]) -> None:
+        """Of each name the newest word is kept, by (time, record). A word without an alias is one on each name that is
+        online by an older word of that source and listener, on that network. Names are locked in order."""
         ...
 
     # History and current values

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from edge.listeners.attendance import UNATTENDED, Attendance
 from edge.listeners.collector import Collector
 from edge.listeners.refusals import Refusals
 from edge.listeners.way import Way
@@ -49,6 +50,8 @@ class Shared(msgspec.Struct, frozen=True):
     """Unix milliseconds, as true as is known: for what expires. None: the collector's wall clock."""
     by_kind: dict[str, Any] = {}
     """What the listeners of one kind have in common among themselves, made by the first."""
+    attendance: Attendance = UNATTENDED
+    """To be told who comes and goes."""
 
 
 class Listener(Protocol):

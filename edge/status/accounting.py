@@ -10,11 +10,14 @@ from collections.abc import Sequence
 import msgspec
 
 from edge.anchors import Anchors
+from edge.commands import CommandQueue
+from edge.courier import Courier
 from edge.downlink import GatewayDownlink
 from edge.identity import Enrolment
 from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import Collector
 from edge.listeners.listener import Listener
+from edge.presence import PresenceRecorder
 from edge.recorder import Recorder
 from edge.replica import Replica
 from edge.resolver import LocalResolver
@@ -206,6 +209,9 @@ class Parts(msgspec.Struct, frozen=True):
     resolver: LocalResolver
     sender: Sender
     downlink: GatewayDownlink
+    commands: CommandQueue
+    courier: Courier
+    presence: PresenceRecorder
     link: LinkClient
 
 

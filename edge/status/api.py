@@ -4,7 +4,7 @@
 /healthz     the process answers               /rates        each of the last seconds
 /readyz      devices can be served, or 503     /latest       devices heard and their values
 /metrics     for Prometheus                    /rejects      what was turned away, with its bytes
-/where?id=…  where a record is
+/where?id=…  where a record is                /commands     for devices, and how they stand
 /tail?device=…&listener=…&rejected=1    messages as they come, as server-sent events
 """
 
@@ -18,6 +18,7 @@ from typing import Final
 
 from edge.http import TEXT, Answer, Request, as_json
 from edge.status.accounting import refused_records
+from edge.status.commands import commands_shown
 from edge.status.http import HTML, Stream, problem
 from edge.status.latest import DevicesHeard
 from edge.status.tail import CLIENTS_MAX, Tail, TailClient, TailFilter
@@ -47,6 +48,7 @@ class StatusApi:
             "/accounting": lambda: as_json(view.accounting()),
             "/rates": lambda: as_json({"seconds": list(view.rates.seconds)}),
             "/latest": self._latest,
+            "/commands": self._commands,
             "/rejects": lambda: as_json(view.rejections()),
         }
 
@@ -74,6 +76,10 @@ class StatusApi:
     def _latest(self) -> Answer:
         latest = self._view.messages.latest
         return as_json(DevicesHeard(latest.devices(), latest.forgotten))
+
+    def _commands(self) -> Answer:
+        parts = self._view.parts
+        return as_json(commands_shown(parts.commands, parts.replica.registry, parts.clock.true_ms()))
 
     def _read_metrics(self) -> Answer:
         if self._metrics is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge.listeners.refusals import Refused
 from edge.status.accounting import Accounting, Parts, accounting, oldest_pending_ms, refused_records
@@ -24,11 +24,14 @@ class MessageView:
         self.latest = LatestValues()
         self.rejects = Rejects()
         self.tail = Tail()
+        self.onlookers: list[Callable[[MessageBatch, Sequence[str]], None]] = []
 
     def add(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
         self.rejects.add(batch, listeners)
         self.latest.add(batch, listeners)
         self.tail.offer(batch, listeners)
+        for look in self.onlookers:
+            look(batch, listeners)
 
     @property
     def is_watching(self) -> bool:

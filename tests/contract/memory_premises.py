@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
+
 from cloud.db.current import CurrentRow
 from cloud.db.history import HistoryRow
+from cloud.model.command import Standing
 from cloud.model.rejected import RejectFilter, RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Store
 from tests.contract.stores import ALIAS_KEY, NETWORK, DeadLetter
-from tests.worlds.store import MemoryStore, MemoryTransaction
+from tests.worlds.store import HeldCommand, MemoryStore, MemoryTransaction
 
 
 class MemoryPremises:
@@ -77,6 +80,23 @@ class MemoryPremises:
         number = len(self._tables.reject_replays) + 1
         newest = max((row.seq for row in found), default=0)
         self._tables.reject_replays[number] = RejectReplay(number, project_id, wanted, newest, 0, len(found))
+
+    async def add_command(self, project_id: str, device_id: int) -> str:
+        command_id = str(uuid.UUID(int=len(self._tables.commands) + 1))
+        self._tables.commands[command_id] = HeldCommand(project_id, device_id, Standing())
+        return command_id
+
+    async def command(self, project_id: str, device_id: int, command_id: str) -> tuple[Standing, bytes | None]:
+        held = self._tables.commands[command_id]
+        assert (held.project_id, held.device_id) == (project_id, device_id)
+        return held.standing, held.answer
+
+    async def presence(self, project_id: str, device_id: int) -> tuple[bool, str, int] | None:
+        name = next(
+            name for name, found in self._tables.aliases.items() if found == device_id and name[0] == project_id
+        )
+        held = self._tables.presence.get(name)
+        return None if held is None else (held.online, held.reason, held.time)
 
     async def dead_letters(self, project_id: str) -> list[DeadLetter]:
         return [

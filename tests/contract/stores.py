@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 import pytest
 
-from cloud.db import current, history, inbox, reject_replays, rejects, sources
+from cloud.db import commands, current, history, inbox, presence, reject_replays, rejects, sources
 from cloud.db.current import CurrentRow
 from cloud.db.database import Database
 from cloud.db.history import HistoryRow
 from cloud.db.postgres_store import PostgresStore
 from cloud.model.claim import FATES, Claim
+from cloud.model.command import Standing
 from cloud.model.rejected import RejectFilter, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Store, Transaction
@@ -72,6 +74,18 @@ class Premises(Protocol):
         ...
 
     async def dead_letters(self, project_id: str) -> list[DeadLetter]: ...
+
+    async def add_command(self, project_id: str, device_id: int) -> str:
+        """Its id; it is pending."""
+        ...
+
+    async def command(self, project_id: str, device_id: int, command_id: str) -> tuple[Standing, bytes | None]:
+        """How it stands, and its answer."""
+        ...
+
+    async def presence(self, project_id: str, device_id: int) -> tuple[bool, str, int] | None:
+        """Of a device with one alias: online, reason, since."""
+        ...
 
 
 class PostgresPremises:
@@ -164,6 +178,23 @@ class PostgresPremises:
                 "SELECT hop, topic, detail, data FROM dead_letter WHERE project_id = $1 ORDER BY seq", project_id
             )
         return [DeadLetter(**dict(row)) for row in found]
+
+    async def add_command(self, project_id: str, device_id: int) -> str:
+        async with self._database.transaction() as conn:
+            row, _ = await commands.create(
+                conn, project_id, device_id, name="restart", payload=b"", deadline=2**40, now_ms=0
+            )
+        return str(row.id)
+
+    async def command(self, project_id: str, device_id: int, command_id: str) -> tuple[Standing, bytes | None]:
+        async with self._database.connection() as conn:
+            row = await commands.get(conn, project_id, device_id, uuid.UUID(command_id))
+        return row.standing, row.answer
+
+    async def presence(self, project_id: str, device_id: int) -> tuple[bool, str, int] | None:
+        async with self._database.connection() as conn:
+            row = await presence.of_device(conn, project_id, device_id)
+        return None if row is None else (row.online, row.reason, row.since)
 
 
 class FailedError(Exception):

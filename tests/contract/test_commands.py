@@ -9,11 +9,18 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 
+from cloud.api.twin import PATCH_BYTES_MAX
 from cloud.db import commands as rows
-from cloud.db.commands import OPEN_MAX, TELL_AGAIN_MS, WORD_MS, Answer
+from cloud.db import gateways, presence
+from cloud.db.commands import OPEN_MAX, TELL_AGAIN_MS, WORD_MS
+from cloud.db.twins import DESIRED_BYTES_MAX
+from cloud.model.command import Answer
+from cloud.model.presence import Seen
+from cloud.model.twin import DEPTH_MAX
 from cloud.services.commands import Commands, GatewayCommands
 from protocols.messages import Command, CommandState
 from sync.link.frames import CommandKept, CommandProgress
@@ -311,3 +318,92 @@ async def test_a_viewer_looks_and_does_not_send(cloud: Cloud) -> None:
     assert (await viewer.post(cloud.path, json={"name": "restart"})).status_code == 403
     assert (await viewer.post(f"{cloud.path}/{made['id']}/cancel")).status_code == 403
     assert (await stranger.get(f"{cloud.path}/{made['id']}")).status_code == 404
+
+
+async def test_events_and_presence_of_devices(cloud: Cloud, links: Any) -> None:
+    """What gateways say of a device, as long as they are there to know."""
+    aliases = [{"network_id": "boats", "alias": "bench-02"}]
+    body = {"system_id": "harbour", "blueprint_id": "pump", "name": "other", "aliases": aliases}
+    other = (await cloud.admin.post("/devices", json=body)).json()["id"]
+    async with cloud.api.database.transaction() as conn:
+        source = await conn.fetchval("SELECT id FROM source WHERE gateway_id = 'quay-1'")
+
+        def seen(alias: str, time: int, *, online: bool, reason: str) -> Seen:
+            key = "serial" if alias else ""
+            return Seen(source, "boats", key, alias, "mqtt", online, reason, time, bytes(8) + time.to_bytes(8, "big"))
+
+        await presence.note(conn, "demo", [seen("bench-01", 5, online=True, reason="connected")])
+        await presence.note(conn, "demo", [seen("bench-02", 6, online=True, reason="connected")])
+        await presence.note(conn, "demo", [seen("bench-02", 7, online=False, reason="keep-alive missed")])
+        await presence.note(conn, "demo", [seen("stranger", 8, online=True, reason="connected")])
+    shown = (await cloud.admin.get(f"/devices/{other}")).json()["presence"]
+    assert (shown["online"], shown["reason"], shown["since"], shown["gateway_id"]) == (
+        False, "keep-alive missed", 7, "quay-1",
+    )  # fmt: skip
+    shown = (await cloud.admin.get(f"/devices/{cloud.device}")).json()["presence"]
+    assert (shown["online"], shown["reason"]) == (None, "gateway quay-1 is not connected; it said: connected")
+    await links("quay-1")
+    async with cloud.api.database.transaction() as conn:
+        await gateways.seen(conn, "demo", ["quay-1"])
+    shown = (await cloud.admin.get(f"/devices/{cloud.device}")).json()["presence"]
+    assert (shown["online"], shown["listener"]) == (True, "mqtt")
+    page = (await cloud.admin.get("/events?limit=3")).json()
+    rest = (await cloud.admin.get(f"/events?limit=3&cursor={page['next']}")).json()
+    assert [(item["time"], item["device_id"]) for item in page["items"] + rest["items"]] == [
+        (8, None), (7, other), (6, other), (5, cloud.device),
+    ]  # fmt: skip
+    of_other = (await cloud.admin.get(f"/events?device={other}")).json()["items"]
+    assert [item["reason"] for item in of_other] == ["keep-alive missed", "connected"]
+
+
+async def test_a_twin_is_sent_until_it_is_reported(cloud: Cloud, links: Any) -> None:
+    path = f"/devices/{cloud.device}/twin"
+    empty = (await cloud.admin.get(path)).json()
+    assert (empty["version"], empty["desired"], empty["command"]) == (0, {}, None)
+    await cloud.admin.patch(path, json={"setpoint": 20, "mode": {"fan": "low"}})
+    twin = (await cloud.admin.patch(path, json={"setpoint": 21.5, "mode": {"lamp": True}})).json()
+    desired = {"setpoint": 21.5, "mode": {"fan": "low", "lamp": True}}
+    assert (twin["version"], twin["desired"], twin["delta"], twin["command"]["state"]) == (
+        2,
+        desired,
+        desired,
+        "pending",
+    )
+    states = [item["state"] for item in (await cloud.admin.get(cloud.path)).json()["items"]]
+    assert states == ["pending", "failed"], "only the newest waits"
+    await cloud.seen_at("quay-1")
+    link = await links()
+    told = await link.next()
+    assert (told.name, msgspec.json.decode(told.payload)) == ("twin", {"version": 2, "desired": desired})
+    await link.say(told.id, CommandState.DELIVERED)
+    async with cloud.api.database.transaction() as conn:
+        await conn.executemany(
+            """INSERT INTO current_value (project_id, device_id, attribute, value, event_time, received_time, id)
+               VALUES ('demo', $1, $2, $3, 1, 1, gen_random_uuid())""",
+            [(cloud.device, "setpoint", "21.50"), (cloud.device, "temperature", "70")],
+        )
+    twin = (await cloud.admin.get(path)).json()
+    assert (twin["reported"], twin["delta"]) == ({"setpoint": 21.5, "temperature": 70}, {"mode": desired["mode"]})
+    assert twin["command"]["state"] == "delivered"
+    settled = (await cloud.admin.patch(path, json={"mode": None})).json()
+    assert (settled["version"], settled["delta"], settled["command"]) == (3, {}, None)
+
+
+async def test_a_twin_is_not_overwritten_unseen(cloud: Cloud) -> None:
+    path = f"/devices/{cloud.device}/twin"
+    made = await cloud.admin.patch(path, json={"a": 1}, headers={"If-Match": '"0"'})
+    assert (made.status_code, made.headers["ETag"]) == (200, '"1"')
+    stale = await cloud.admin.patch(path, json={"a": 2}, headers={"If-Match": '"0"'})
+    assert (stale.status_code, stale.json()["type"]) == (412, "urn:tidegate:problem:changed")
+    assert (await cloud.admin.patch(path, json=[1])).status_code == 422
+    deep: Any = 1
+    for _ in range(20):
+        deep = {"a": deep}
+    assert (await cloud.admin.patch(path, json=deep)).json()["limit"] == DEPTH_MAX
+    assert (await cloud.admin.patch(path, json={"a": 20_000 * "x"})).json()["limit"] == PATCH_BYTES_MAX
+    for name in "bcd":
+        last = await cloud.admin.patch(path, json={name: 12_000 * "x"})
+    assert (last.status_code, last.json()["limit"]) == (422, DESIRED_BYTES_MAX)
+    viewer = await cloud.api.user("vera", demo="viewer")
+    assert (await viewer.get(path)).json()["version"] == 3
+    assert (await viewer.patch(path, json={})).status_code == 403

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 
 from cloud.model.claim import Claim
+from cloud.model.command import Answer, Standing
 from cloud.model.output import Output, Unsent
+from cloud.model.presence import Seen
 from cloud.model.rejected import RejectFilter
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
-from protocols.messages import Anchor, Clock, ClockState, Gap, GapKind, Lane
+from protocols.messages import Anchor, Clock, ClockState, CommandState, Gap, GapKind, Lane
 from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
 from tests.contract.stores import (
     ALIAS_KEY,
@@ -561,3 +563,55 @@ async def test_rejects_and_dead_letters_are_kept_as_they_came(premises: Premises
         lambda tx: tx.add_dead_letter(project_id="p", hop="h", topic="t", runs=[run], detail="why", data=b"\0")
     )
     assert await premises.dead_letters("p") == [DeadLetter("h", "t", "why", b"\0")]
+
+
+def answer(command_id: str, alias: str, refusal: str | None = None, payload: bytes = b"done") -> Answer:
+    return Answer(command_id, NETWORK, ALIAS_KEY, alias, payload, refusal, NOW)
+
+
+async def test_the_first_answer_of_the_own_device_counts(premises: Premises) -> None:
+    await premises.add_project("p")
+    await premises.add_project("q")
+    device = await premises.add_device("p", "a")
+    await premises.add_device("p", "b")
+    done, refused = await premises.add_command("p", device), await premises.add_command("p", device)
+    none = "00000000-0000-0000-0000-0000000000ff"
+    others = [answer(done, "b"), answer(done, "x"), answer(none, "a"), answer("no id", "a")]
+    await premises.store.run(lambda tx: tx.answer_commands("p", others))
+    await premises.store.run(lambda tx: tx.answer_commands("q", [answer(done, "a")]))
+    assert (await premises.command("p", device, done))[0].state is CommandState.PENDING
+    said = [answer(done, "a"), answer(refused, "a", "stuck", b""), answer(done, "a", "again")]
+    for _ in range(2):
+        await premises.store.run(lambda tx: tx.answer_commands("p", said))
+        assert await premises.command("p", device, done) == (
+            Standing(CommandState.ACKNOWLEDGED, "", NOW, answered=True),
+            b"done",
+        )
+        assert await premises.command("p", device, refused) == (
+            Standing(CommandState.FAILED, "stuck", NOW, answered=True),
+            b"",
+        )
+
+
+async def test_the_newest_word_on_a_device_counts(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    one, other = await premises.add_device("p", "a"), await premises.add_device("p", "b")
+
+    def word(alias: str, time: int, *, online: bool, reason: str, listener: str = "mqtt", seq: int = 0) -> Seen:
+        record = record_message_id(EPOCH, seq)
+        return Seen(source, NETWORK, ALIAS_KEY if alias else "", alias, listener, online, reason, time, record)
+
+    async def note(*words: Seen) -> None:
+        await premises.store.run(lambda tx: tx.note_presence("p", words))
+
+    assert await premises.presence("p", one) is None
+    await note(word("b", NOW, online=True, reason="came", seq=1), word("a", NOW, online=True, reason="came"))
+    await note(word("a", NOW - 1, online=False, reason="late"))
+    assert await premises.presence("p", one) == (True, "came", NOW)
+    await note(word("", NOW + 2, online=False, reason="other listener", listener="tcp", seq=9))
+    await note(word("", NOW, online=False, reason="began anew", seq=1))
+    assert await premises.presence("p", one) == (False, "began anew", NOW)
+    assert await premises.presence("p", other) == (True, "came", NOW), "what comes after is of the new run"
+    await note(word("a", NOW + 1, online=True, reason="back"), word("b", NOW + 1, online=False, reason="left"))
+    assert await premises.presence("p", one) == (True, "back", NOW + 1)
+    assert await premises.presence("p", other) == (False, "left", NOW + 1)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from edge.identity import load_key
 from protocols.block import open_block
+from protocols.events import PRESENCE
+from protocols.messages import Record
 from sync.link.tokens import Claims, verify
 from tests.edge.site import registry
 from tests.sync.link.platform import Cloud, serving
@@ -29,9 +31,14 @@ class SiteCloud(Cloud):
 
     @property
     def payloads(self) -> list[bytes]:
-        """Of all records, in the order of epochs and numbers."""
+        """Of all records that devices sent, in the order of epochs and numbers."""
+        return [record.payload for record in self.records if record.origin.codec != PRESENCE]
+
+    @property
+    def records(self) -> list[Record]:
+        """All, in the order of epochs and numbers."""
         blocks = [block for _, block in sorted(self.stored.items())]
-        return [payload for block in blocks for batch in open_block(block)[1] for payload in batch.payloads]
+        return [record for block in blocks for batch in open_block(block)[1] for record in batch.records()]
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:

@@ -20,8 +20,9 @@ from edge.config import BusConfig, LinkConfig, StatusConfig
 from edge.data_folder import running
 from edge.recorder import Recorder
 from edge.resolver import LocalResolver
+from edge.status.commands import CommandsShown
 from protocols.batch import encode_records
-from protocols.messages import Command, CommandState
+from protocols.messages import Command, CommandState, Priority
 from sync.bus.zeromq import ZeroMqBus
 from sync.registry import Alias, Device, RegistryChange
 from tests.edge.cloud import SiteCloud
@@ -61,6 +62,10 @@ async def device(
         client.loop_stop()
 
 
+EVENTS = ("connected", "disconnected", "the gateway was started again", "connected")
+"""What is recorded of a device that was there twice."""
+
+
 async def send(client: paho.Client, payload: bytes) -> None:
     """Returns with the PUBACK."""
     await asyncio.to_thread(client.publish("up", payload, 1).wait_for_publish, PATIENCE_S)
@@ -78,7 +83,7 @@ async def test_without_a_cloud_it_records_at_once(site: Site) -> None:
     async with site.gateway() as gateway, device(gateway) as pump:
         await send(pump, b'{"temperature":71.5}')
         seen = await gateway.until(lambda seen: seen.resolver.messages == 1)
-        assert (seen.totals.logged, seen.totals.pending, seen.closed) == (1, 1, True)
+        assert (seen.totals.logged, seen.totals.pending, seen.closed) == (2, 2, True), "that it came is an event"
         assert (seen.gateway, seen.project, seen.registry.revision) == ("quay-1", "demo", 7)
         assert seen.link.state != "up"
         assert (await gateway.http.get("/readyz")).status_code == 200
@@ -93,7 +98,7 @@ async def test_with_a_cloud_the_backlog_drains_and_the_accounting_closes(site: S
         site.config = msgspec.structs.replace(site.config, link=LinkConfig(url=url))
         async with site.gateway() as gateway, device(gateway) as pump:
             await send(pump, b'{"n":20}')
-            seen = await gateway.until(lambda seen: seen.totals.accepted == 21)
+            seen = await gateway.until(lambda seen: seen.totals.accepted == 21 + len(EVENTS))
             assert (seen.totals.pending, seen.closed, seen.link.state) == (0, True, "up")
     assert cloud.payloads.count(b'{"n":20}') == 1
     assert sorted(cloud.payloads) == sorted(b'{"n":%d}' % number for number in range(21))
@@ -131,32 +136,53 @@ async def test_a_change_that_skips_one_brings_a_snapshot(site: Site) -> None:
 
 async def test_a_command_is_delivered_when_the_device_has_it(site: Site) -> None:
     cloud, came = SiteCloud(site.data_dir), []
+
+    async def told(command_id: str) -> tuple[CommandState, str]:
+        """What the cloud is told of it next; it confirms that."""
+        async with asyncio.timeout(PATIENCE_S):
+            while (progress := await cloud.progressed.get()).command_id != command_id:
+                pass
+        return progress.state, progress.text
+
     async with cloud.serving() as url:
         site.config = msgspec.structs.replace(site.config, link=LinkConfig(url=url))
         deadline = 4_000_000_000_000
         async with site.gateway() as gateway:
             await gateway.until(lambda seen: seen.link.state == "up")
+            cloud.to_send.put_nowait(Command("c1", 1, "reboot", b"now", deadline))
+            assert await told("c1") == (CommandState.SENT, "")
             async with device(gateway, lambda message: came.append((message.topic, message.payload))):
-                cloud.to_send.put_nowait(Command("c1", 1, "reboot", b"now", deadline))
-                async with asyncio.timeout(PATIENCE_S):
-                    first = await cloud.progressed.get()
-                assert (first.command_id, first.state) == ("c1", CommandState.DELIVERED)
+                assert await told("c1") == (CommandState.DELIVERED, "")
                 assert came == [("down/reboot", b"now")]
             await gateway.until(lambda seen: seen.listeners[0].connections == 0)
-            for command, state, reason in (
-                (
-                    Command("c2", 1, "reboot", b"", deadline),
-                    CommandState.FAILED,
-                    "serial:pump is not connected to mqtt",
-                ),
-                (Command("c3", 1, "reboot", b"", 1), CommandState.EXPIRED, "its deadline had passed when it came"),
-                (Command("c4", 9, "reboot", b"", deadline), CommandState.FAILED, "of no network of this gateway"),
-            ):
-                cloud.to_send.put_nowait(command)
-                async with asyncio.timeout(PATIENCE_S):
-                    progress = await cloud.progressed.get()
-                assert (progress.command_id, progress.state) == (command.id, state)
-                assert reason in progress.text
+            cloud.to_send.put_nowait(Command("c2", 1, "reboot", b"", 1))
+            while (heard := await told("c2"))[0] is CommandState.SENT:
+                pass
+            assert heard == (CommandState.EXPIRED, "its deadline had passed when it came")
+            cloud.to_send.put_nowait(Command("c3", 1, "reboot", b"", deadline))
+            assert await told("c3") == (CommandState.SENT, "")
+            shown = await gateway.get("/commands", CommandsShown)
+    assert [(one.id, one.device, one.state, one.waits) for one in shown.commands] == [
+        ("c3", "quay:serial:pump", "sent", True),
+        ("c2", "quay:serial:pump", "expired", False),
+        ("c1", "quay:serial:pump", "delivered", False),
+    ]
+
+
+async def test_who_comes_and_goes_and_what_is_answered_are_events_in_the_log(site: Site) -> None:
+    cloud = SiteCloud(site.data_dir)
+    async with cloud.serving() as url:
+        site.config = msgspec.structs.replace(site.config, link=LinkConfig(url=url))
+        async with site.gateway() as gateway:
+            async with device(gateway) as client:
+                client.publish("up/response/c1", b'{"ok":true}', 1).wait_for_publish(PATIENCE_S)
+            await gateway.until(lambda seen: seen.totals.logged == seen.totals.accepted == 3)
+    assert all(record.origin.priority is Priority.EVENT for record in cloud.records)
+    assert [(record.origin.codec, record.origin.alias, record.payload) for record in cloud.records] == [
+        ("presence", "pump", b'{"online":true,"reason":"connected"}'),
+        ("response", "pump", b'{"ok":true}'),
+        ("presence", "pump", b'{"online":false,"reason":"disconnected"}'),
+    ]
 
 
 async def test_a_process_of_ones_own_publishes_and_is_answered(site: Site) -> None:
@@ -262,7 +288,7 @@ async def test_stopping_ends_tails_and_answers_what_was_collected(site: Site) ->
             following = asyncio.create_task(follow(gateway))
             await begun.wait()
             answers = [pump.publish("up", b'{"n":%d}' % number, 1) for number in range(500)]
-            await gateway.until(lambda seen: seen.totals.logged == 500 and seen.resolver.messages == 500)
+            await gateway.until(lambda seen: seen.totals.logged == 501 and seen.resolver.messages == 500)
         await following
     assert b"".join(parts).count(b'"kind":"message"') == 500
     assert all(answer.is_published() for answer in answers)

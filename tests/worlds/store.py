@@ -15,7 +15,9 @@ import msgspec
 
 from cloud.db.database import DatabaseBusyError, DatabaseDownError
 from cloud.model.claim import FATES, Claim, Name, OvertakenError, Settlement
+from cloud.model.command import Answer, Standing, answered
 from cloud.model.output import Output, Unsent
+from cloud.model.presence import Seen
 from cloud.model.rejected import UNKNOWN_CLOCK, RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
@@ -101,6 +103,13 @@ class Rejected(msgspec.Struct, frozen=True):
         )
 
 
+class HeldCommand(msgspec.Struct, frozen=True):
+    project_id: str
+    device_id: int
+    standing: Standing
+    answer: bytes | None = None
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     project_id: str
     hop: str
@@ -136,6 +145,9 @@ class Tables:
         self.keys: dict[bytes, int] = {}
         self.history: dict[tuple[int, int, bytes], HistoryRow] = {}
         self.current: dict[tuple[int, str], CurrentValue] = {}
+        self.commands: dict[str, HeldCommand] = {}
+        self.presence: dict[tuple[str, str, str, str], Seen] = {}
+        """By (project, network, alias key, alias)."""
 
 
 class MemoryStore:
@@ -229,6 +241,8 @@ class MemoryTransaction(Holder):
         self.rows: dict[tuple[int, int, bytes], HistoryRow] = {}
         """New in history."""
         self.current: dict[tuple[int, str], CurrentValue] = {}
+        self._commands: dict[str, HeldCommand] = {}
+        self._presence: dict[tuple[str, str, str, str], Seen] = {}
 
     async def commit(self) -> None:
         await self._statement()
@@ -259,6 +273,8 @@ class MemoryTransaction(Holder):
         tables.keys.update(self._keys)
         tables.history.update(self.rows)
         tables.current.update(self.current)
+        tables.commands.update(self._commands)
+        tables.presence.update(self._presence)
 
     # Progress of hops
 
@@ -450,6 +466,41 @@ class MemoryTransaction(Holder):
         self.unsent_changes.update(dict.fromkeys(numbers))
 
     # What goes no further
+
+    # What devices answer, and whether they are there
+
+    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> None:
+        await self._statement()
+        for place, answer in sorted(enumerate(answers), key=lambda each: (each[1].command_id, each[0])):
+            await self._lock(("command", answer.command_id))
+            held = self._commands.get(answer.command_id) or self._tables.commands.get(answer.command_id)
+            device_id = self._tables.aliases.get((project_id, answer.network_id, answer.alias_key, answer.alias))
+            if held is not None and (held.project_id, held.device_id) == (project_id, device_id):
+                standing = answered(held.standing, answer.refusal, answer.time)
+                if standing is not held.standing:
+                    self._commands[answer.command_id] = msgspec.structs.replace(
+                        held, standing=standing, answer=answers[place].payload
+                    )
+
+    async def note_presence(self, project_id: str, seen: Sequence[Seen]) -> None:
+        await self._statement()
+        for one in sorted(seen, key=lambda one: (one.network_id, one.alias_key, one.alias, one.time, one.record)):
+            known = {**self._tables.presence, **self._presence}
+            names = [(project_id, one.network_id, one.alias_key, one.alias)]
+            if not one.alias:
+                place = (one.source_id, one.network_id, one.listener)
+                names = [
+                    name
+                    for name, held in sorted(known.items())
+                    if held.online
+                    and name[0] == project_id
+                    and (held.source_id, held.network_id, held.listener) == place
+                ]
+            for name in names:
+                await self._lock(("presence", *name))
+                held_one = self._presence.get(name) or self._tables.presence.get(name)
+                if held_one is None or (held_one.time, held_one.record) < (one.time, one.record):
+                    self._presence[name] = msgspec.structs.replace(one, alias_key=name[2], alias=name[3])
 
     async def add_rejects(self, project_id: str, rejected: Sequence[tuple[Run, int, Reject]]) -> None:
         await self._statement()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 from edge.credentials import Grant, Refusal, RefusalCode
+from edge.listeners.attendance import Attendance
 from edge.listeners.collector import Collector
 from edge.listeners.listener import ListenerCounters
 from edge.listeners.mqtt.inbound import CONNECTION_RECORDS_MAX, Inbound
@@ -18,8 +19,9 @@ from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
 from edge.listeners.sockets import peer_of, watch_peer
 from edge.listeners.wheel import DeadlineWheel
+from protocols.events import event_codec
 from protocols.limits import MQTT_PACKET_BYTES_MAX
-from protocols.messages import Origin
+from protocols.messages import Origin, Priority
 from protocols.mqtt.connect import Connack, Connect
 from protocols.mqtt.incoming import TOPIC_ALIASES_MAX, TOPICS_REMEMBERED_MAX, Acks, Incoming, Item, Received, Run
 from protocols.mqtt.packets import (
@@ -59,6 +61,9 @@ _HELD_BY_ALL: Final = 1
 _HELD_BY_OWN: Final = 2
 _HELD_BY_RATE: Final = 4
 
+_PARTINGS: Final = {"keep_alive": "keep-alive missed", "taken_over": "taken over by another connection"}
+"""Code to what people are told of why a device left; where there is none, the detail."""
+
 _LOGIN_REASONS: Final = {
     RefusalCode.NO_REGISTRY: Reason.SERVER_UNAVAILABLE,
     RefusalCode.TOO_MANY_GUESSES: Reason.SERVER_UNAVAILABLE,
@@ -85,6 +90,7 @@ class Hub(Protocol):
     counters: ListenerCounters
     refusals: Refusals
     wheel: DeadlineWheel
+    attendance: Attendance
     paused: bool
 
     def admit(self, connection: MqttConnection) -> bool:
@@ -111,7 +117,8 @@ class MqttConnection(asyncio.Protocol):
 
     __slots__ = (
         "_closing", "_control_tick", "_controls", "_held", "_hub", "_inbound", "_incoming", "_loop", "_origins",
-        "_said_goodbye", "_seen", "_transport", "address", "client_id", "grant", "outgoing", "peer", "session",
+        "_said_goodbye", "_seen", "_transport", "address", "client_id", "grant", "outgoing", "parting", "peer",
+        "session",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
@@ -120,6 +127,8 @@ class MqttConnection(asyncio.Protocol):
         self.client_id = ""
         self.address = ""
         self.peer = ""
+        self.parting = "connection lost"
+        """Why it ended, for people."""
         self._hub = hub
         self._loop = loop
         self._transport: asyncio.Transport
@@ -177,6 +186,8 @@ class MqttConnection(asyncio.Protocol):
             will = None if self._said_goodbye else connect.will
             origin = None if will is None else self.origin(will.topic)
             hub.network.left(self, self.session, will, origin)
+            parting = self.parting if will is None else f"{self.parting}; its will was published"
+            hub.attendance.disconnected(hub.name, hub.network_id, *self.device, parting)
 
     # Speaker (inbound.py)
 
@@ -239,6 +250,8 @@ class MqttConnection(asyncio.Protocol):
     def close(self, reason: Reason | None = None) -> None:
         """Writes what is left to write, then ends; a client of MQTT 5 that is logged in is told `reason`."""
         if not self._closing:
+            if reason is Reason.SERVER_SHUTTING_DOWN:
+                self.parting = "the gateway stops"
             if reason is not None and self.session is not None and self._incoming.version == V5:
                 self._transport.write(encode_disconnect(Disconnect(reason), V5))
             self._closing = True
@@ -314,6 +327,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _goodbye(self, session: Session, disconnect: Disconnect) -> None:
         self._said_goodbye = disconnect.reason is not Reason.DISCONNECT_WITH_WILL
+        self.parting = "disconnected"
         expiry_s = disconnect.properties.session_expiry_s
         if expiry_s is not None:
             self._hub.network.set_expiry(session, expiry_s)
@@ -325,8 +339,9 @@ class MqttConnection(asyncio.Protocol):
             raise RuntimeError("a client gave messages before it was accepted")
         if len(self._origins) >= TOPICS_REMEMBERED_MAX:
             self._origins.clear()
-        hub = self._hub
-        origin = Origin(hub.network_id, grant.alias_key, grant.alias, topic, "", hub.name, hub.priorities.of(topic))
+        hub, codec = self._hub, event_codec(topic)
+        priority = Priority.EVENT if codec else hub.priorities.of(topic)
+        origin = Origin(hub.network_id, grant.alias_key, grant.alias, topic, codec, hub.name, priority)
         self._origins[topic] = origin
         return origin
 
@@ -379,6 +394,7 @@ class MqttConnection(asyncio.Protocol):
         self._inbound = Inbound(self, session, hub.network, hub.collector, hub.counters)
         self.outgoing = Outgoing(self, session, hub.network, connect)
         self.outgoing.resume()
+        hub.attendance.connected(hub.name, hub.network_id, *self.device)
         if connect.keep_alive_s:
             hub.wheel.watch(self, self._silence_ticks())
         else:
@@ -407,6 +423,7 @@ class MqttConnection(asyncio.Protocol):
     ) -> None:
         if self._closing:
             return
+        self.parting = _PARTINGS.get(code, detail)
         connect = self._incoming.connect
         kept = data[: DATA_BYTES_MAX if self.grant is not None else CONNECT_DATA_BYTES]
         user_name = connect.user_name or "" if connect is not None else ""

@@ -8,8 +8,9 @@ from edge.listeners.collector import Collector
 from edge.listeners.filling import Owed
 from edge.listeners.listener import ListenerCounters
 from edge.listeners.mqtt.exactly_once import ExactlyOnce
-from edge.listeners.mqtt.metadata import metadata_of
+from edge.listeners.mqtt.metadata import correlation_of, metadata_of
 from edge.listeners.mqtt.network import MqttNetwork
+from edge.listeners.mqtt.outgoing import RESPONSE_SPACE
 from edge.listeners.mqtt.routing import Routing
 from protocols.messages import Origin, Priority
 from protocols.mqtt.incoming import Run
@@ -92,7 +93,7 @@ class Inbound:
         self._bytes += sum(map(len, payloads))
         self.unanswered += len(run.packet_ids)
         metadata = b"" if run.properties is NO_PROPERTIES else metadata_of(run.properties)
-        self._collector.add(self._speaker.origin(run.topic), payloads, self, run.packet_ids, metadata=metadata)
+        self._collector.add(self._speaker.origin(_topic(run)), payloads, self, run.packet_ids, metadata=metadata)
 
     def release(self, packet_ids: list[bytes]) -> None:
         """PUBREL: a packet identifier is free once that is on disk, else a message that comes under it later would be
@@ -152,7 +153,7 @@ class Inbound:
             self._speaker.write(encode_acks(PUBREC, known))
         if not payloads:
             return
-        origin = self._speaker.origin(run.topic)
+        origin = self._speaker.origin(_topic(run))
         waiter = self._once.get(origin.priority)
         if waiter is None:
             waiter = ExactlyOnce(session, origin.priority, self._network, self._settle)
@@ -185,3 +186,10 @@ class Inbound:
             if owed.tokens:
                 self._speaker.not_taken(owed.rows, code)
         self._speaker.eased()
+
+
+def _topic(run: Run) -> str:
+    """An answer to a command names it, whether its device did so by the topic or by the correlation data."""
+    if run.topic != RESPONSE_SPACE or run.properties.correlation is None:
+        return run.topic
+    return f"{RESPONSE_SPACE}/{correlation_of(run.properties)}"

@@ -47,6 +47,7 @@ class MqttListener:
         self.credentials = Credentials(shared.registry, config.network)
         self.priorities = Priorities(priority_rules(config.priorities))
         self.collector = shared.collector
+        self.attendance = shared.attendance
         self.network = network_of(config.network, shared)
         self.counters = ListenerCounters()
         self.refusals = Refusals(config.name)

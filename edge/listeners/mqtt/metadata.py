@@ -25,7 +25,7 @@ def metadata_of(properties: Properties) -> bytes:
     for name, value in properties.user:
         found[name] = f"{found[name]}, {value}" if name in found else value
     if properties.correlation is not None:
-        found[CORRELATION] = _text(properties.correlation)
+        found[CORRELATION] = correlation_of(properties)
     if properties.content_type is not None:
         found[CONTENT_TYPE] = properties.content_type
     if properties.response_topic is not None:
@@ -37,7 +37,9 @@ def metadata_of(properties: Properties) -> bytes:
     return encoded if len(encoded) <= METADATA_BYTES_MAX else b""
 
 
-def _text(data: bytes) -> str:
+def correlation_of(properties: Properties) -> str:
+    """As text; hexadecimal digits where it is not UTF-8; empty where there is none."""
+    data = properties.correlation or b""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -119,8 +119,9 @@ class Outgoing:
             self.pump()
 
     def command(self, command: Command, qos: int, expires_ms: int) -> asyncio.Future[None]:
-        """To `down/<name>`; done when the device has acknowledged it, at once where it subscribes with QoS 0. A command
-        that is on its way to the session already, or that the session has, is not sent again.
+        """To `down/<name>`, or to `down/<name>/<id>` where the device subscribes to that alone (`down/+/+`), as one of
+        MQTT 3.1.1 does that wants to know the id. Done when the device has acknowledged it, at once where it subscribes
+        with QoS 0. A command that is on its way to the session already, or that the session has, is not sent again.
 
         Raises NotSubscribedError, WindowFullError or TooLargeError; the future, DeviceGoneError.
         """
@@ -134,7 +135,11 @@ class Outgoing:
         if sending is None:
             match = session.match(topic)
             if match is None:
-                raise NotSubscribedError(topic)
+                named = f"{topic}/{command.id}"
+                match = session.match(named)
+                if match is None:
+                    raise NotSubscribedError(topic)
+                topic = named
             properties = Properties(response_topic=RESPONSE_SPACE, correlation=command.id.encode())
             message = Message(topic, command.payload, qos, False, properties, expires_ms)
             sending = Sending(message, min(qos, match.qos), False, match.identifiers, command.id)

@@ -1,0 +1,119 @@
+"""Who comes, goes and falls silent, as it is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from edge.listeners.collector import Collector
+from edge.listeners.filling import Owed, Waiter
+from edge.presence import SILENT_S_MIN, Name, PresenceRecorder
+from protocols.events import Presence, read_presence
+from protocols.messages import Origin
+from protocols.shipment import MessageBatch, Run, Target
+
+NAME = ("mqtt", "quay", "serial", "pump")
+
+
+class Site:
+    """A collector whose log takes everything, or nothing, and a clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.takes = True
+        self.said: list[tuple[str, Presence]] = []
+        self.came: list[Name] = []
+        self.presence = PresenceRecorder(cast("Collector", self), lambda: self.now_s, self.came.append)
+
+    def add(self, origin: Origin, payloads: list[bytes], waiter: Waiter, tokens: Sequence[bytes]) -> None:
+        owed = Owed(list(tokens), len(payloads), 0)
+        if not self.takes:
+            waiter.refused(owed, "log-full")
+            return
+        self.said.append((origin.alias, read_presence(payloads[0])))
+        waiter.recorded(owed)
+
+    def hear(self, *aliases: str) -> None:
+        """A batch with a message of each."""
+        rows = range(len(aliases))
+        targets = [Target("demo", "quay", "serial", alias, 0, "", "", {}, 1) for alias in aliases]
+        zeros = [0 for _ in rows]
+        batch = MessageBatch(
+            [Run(0, 0, 0, len(aliases))], targets, b"", list(rows), zeros, list(rows), zeros, [None for _ in rows],
+            zeros, zeros, [b"{}" for _ in rows], [b"" for _ in rows], [], [],
+        )  # fmt: skip
+        self.presence.heard(batch, ["mqtt" for _ in rows])
+
+    def take_said(self) -> list[tuple[str, bool, str]]:
+        said, self.said = self.said, []
+        return [(alias, word.online, word.reason) for alias, word in said]
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_a_device_is_there_while_it_has_a_connection(site: Site) -> None:
+    site.presence.connected(*NAME)
+    site.presence.connected(*NAME)
+    site.presence.disconnected(*NAME, "taken over by another connection")
+    assert site.take_said() == [("pump", True, "connected")]
+    site.presence.disconnected(*NAME, "keep-alive missed")
+    assert site.take_said() == [("pump", False, "keep-alive missed")]
+    assert site.came == [NAME, NAME]
+
+
+def test_one_that_only_speaks_is_there_when_it_is_heard(site: Site) -> None:
+    for _ in range(3):
+        site.hear("a", "b")
+    assert site.take_said() == []
+    site.hear("a")
+    assert site.take_said() == [("a", True, "heard")]
+
+
+def test_what_is_heard_late_does_not_bring_back_a_device_that_left(site: Site) -> None:
+    site.presence.connected(*NAME)
+    for _ in range(5):
+        site.hear("pump")
+    site.presence.disconnected(*NAME, "disconnected")
+    site.hear("pump")
+    assert site.take_said() == [("pump", True, "connected"), ("pump", False, "disconnected")]
+
+
+def test_a_device_is_silent_after_some_of_its_own_intervals(site: Site) -> None:
+    for _ in range(5):
+        site.hear("slow")
+        site.now_s += 100
+    for step in range(5):
+        site.hear("quick")
+        site.now_s += 1 if step < 4 else 0
+    assert [alias for alias, online, _ in site.take_said() if online] == ["slow", "quick"]
+    site.now_s += SILENT_S_MIN
+    site.presence.look()
+    assert site.take_said() == []
+    site.now_s += 1
+    site.presence.look()
+    assert [said[:2] for said in site.take_said()] == [("quick", False)]
+    site.now_s = 1400 + 501
+    site.presence.look()
+    ((alias, online, reason),) = site.take_said()
+    assert (alias, online) == ("slow", False)
+    assert reason.startswith("silent for 501 s")
+    site.presence.look()
+    assert site.take_said() == []
+    site.hear("slow")
+    assert site.take_said() == [("slow", True, "heard")]
+
+
+def test_what_the_log_does_not_take_is_said_as_it_is_then(site: Site) -> None:
+    site.takes = False
+    site.presence.connected(*NAME)
+    site.presence.disconnected(*NAME, "disconnected")
+    site.presence.look()
+    site.takes = True
+    site.presence.look()
+    site.presence.look()
+    assert site.take_said() == [("pump", False, "disconnected")]
