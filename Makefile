@@ -141,7 +141,8 @@ clients: $(VENV)/mqttjs/ready
 	@missing=; \
 	command -v mosquitto_pub > /dev/null || missing="$$missing mosquitto-clients"; \
 	PATH=$$PATH:/usr/sbin command -v mosquitto > /dev/null || missing="$$missing mosquitto"; \
-	command -v coap-client > /dev/null || missing="$$missing libcoap3-bin"; \
+	{ command -v coap-client || command -v coap-client-notls || command -v coap-client-openssl; } > /dev/null || \
+		missing="$$missing libcoap3-bin"; \
 	command -v socat > /dev/null || missing="$$missing socat"; \
 	command -v nc > /dev/null || missing="$$missing netcat-openbsd"; \
 	command -v curl > /dev/null || missing="$$missing curl"; \

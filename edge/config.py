@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from edge.listeners.broker.config import BrokerConfig
 from edge.listeners.catalog import KINDS
+from edge.listeners.coap.config import CoapConfig
 from edge.listeners.config import ListenerConfig, Port
 from edge.listeners.http.config import HttpConfig
 from edge.listeners.modbus.config import ModbusConfig
@@ -132,6 +133,7 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serial: Annotated[tuple[SerialConfig, ...], Meta(description="Serial ports.")] = ()
     broker: Annotated[tuple[BrokerConfig, ...], Meta(description="Existing MQTT brokers.")] = ()
     modbus: Annotated[tuple[ModbusConfig, ...], Meta(description="Modbus lines.")] = ()
+    coap: Annotated[tuple[CoapConfig, ...], Meta(description="CoAP listeners.")] = ()
     status: StatusConfig = StatusConfig()
     bus: BusConfig = BusConfig()
 

@@ -21,6 +21,7 @@ KINDS: Final = {
     "serial": "edge.listeners.serial",
     "broker": "edge.listeners.broker.listener",
     "modbus": "edge.listeners.modbus.listener",
+    "coap": "edge.listeners.coap.listener",
 }
 """Section of the configuration to the module that has `make_listener(config, shared)`. A module is imported where a
 listener of its kind is configured: protocol libraries cost a gateway without it nothing."""

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,11 @@ async def open_server(
         )
     except OSError as error:
         raise cannot_listen(name, host, port, error) from error
+
+
+_SO_MEMINFO: Final = 55
+_MEMINFO_DROPS: Final = struct.Struct("=9I")
+"""socket(7): the ninth number of SK_MEMINFO counts what the kernel dropped as the buffer was full."""
 
 
 def tls_context(name: str, files: TlsFiles) -> ssl.SSLContext:
@@ -100,6 +106,15 @@ def cannot_listen(name: str, host: str, port: int, error: OSError, *, protocol: 
 def address(host: str, port: int) -> str:
     """As a person would write it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def kernel_drops(sock: socket.socket) -> int:
+    """Datagrams that the kernel dropped since the socket was made, as nobody read them in time."""
+    try:
+        told = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_DROPS.size)
+        return int(_MEMINFO_DROPS.unpack(told)[8])
+    except (OSError, struct.error):  # an older kernel: nobody counts
+        return 0
 
 
 def peer_of(name: object) -> tuple[str, str]:

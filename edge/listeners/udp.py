@@ -14,7 +14,7 @@ from edge.listeners.filling import Owed
 from edge.listeners.frames import REJECTS_TOLD_PER_S, FrameRules, rules_of
 from edge.listeners.listener import ListenerCounters, Shared
 from edge.listeners.refusals import Refusals, Refused
-from edge.listeners.sockets import address, cannot_listen
+from edge.listeners.sockets import address, cannot_listen, kernel_drops
 from edge.listeners.stream_config import UdpConfig
 from edge.listeners.way import CommandRefusedError, DeviceAbsentError
 from protocols.framing.base import FrameError
@@ -36,10 +36,6 @@ RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 TICK_S: Final = 1.0
 DRAIN_S: Final = 10.0
-
-_SO_MEMINFO: Final = 55
-_MEMINFO_DROPS: Final = struct.Struct("=9I")
-"""socket(7): the ninth number of SK_MEMINFO counts what the kernel dropped as the buffer was full."""
 
 
 class _Source:
@@ -328,11 +324,7 @@ class UdpListener:
         """What the kernel dropped before it could be read is counted as refused too."""
         if self._socket is None:
             return
-        try:
-            told = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_DROPS.size)
-            dropped = _MEMINFO_DROPS.unpack(told)[8]
-        except (OSError, struct.error):  # an older kernel: nobody counts
-            return
+        dropped = kernel_drops(self._socket)
         if dropped > self._dropped:
             refused, more = self.counters.refused, dropped - self._dropped
             refused["receive_buffer"] = refused.get("receive_buffer", 0) + more

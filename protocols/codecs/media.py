@@ -12,6 +12,9 @@ _BY_CONTENT_FORMAT: Final = {
     110: "senml",  # application/senml+json
     112: "senml",  # application/senml+cbor
 }
+CONTENT_FORMATS: Final = (0, 42, *_BY_CONTENT_FORMAT)
+"""Those that a payload may say: text and octets, which say nothing of a codec, and those that name one."""
+
 _BY_MEDIA_TYPE: Final = {
     "application/json": "json",
     "application/x-ndjson": "json",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.contract.coap_client import coap_client
 from tests.contract.modbus_units import TcpUnits, unit
 from tests.contract.mosquitto import Mosquitto
 from tests.contract.nats_server import free_port
@@ -34,13 +35,15 @@ class Guided(Site):
         self.here: dict[str, str] = {
             "1502": str(self.units.port),
             "8082": str(free_port()),
+            "5683": str(free_port()),
+            "coap-client": coap_client(),
             "1885": str(self.broker.port),
             "/etc/tidegate/edge.toml": str(self.edge_toml),
             ".venv/bin": str(COMMANDS),
             "127.0.0.1:8080": self.url.removeprefix("http://"),
             "@auth": f"@{folder / 'auth'}",
         }
-        sections = "".join(_sections(name) for name in ("http", "broker", "modbus"))
+        sections = "".join(_sections(name) for name in ("http", "broker", "modbus", "coap"))
         for there, port in self.here.items():
             sections = sections.replace(there, port)
         self.edge_toml.write_text(self.edge_toml.read_text() + sections)
@@ -184,3 +187,23 @@ async def test_a_killed_gateway_loses_nothing_of_a_broker(site: Guided) -> None:
 
 async def _true(condition: bool) -> bool:
     return condition
+
+
+async def test_coap(site: Guided) -> None:
+    page = site.page("coap")
+    before = await site.stored("temperature")
+    assert await page.type_in("-m post", "temperature", "key=PASSWORD") == ""
+    await page.until('"value":71.5', "my-pump/current")
+
+    async def is_in_history() -> bool:
+        return await site.stored("temperature") == [*before, 71.5]
+
+    await site.until(is_in_history)
+    assert '</sensors/%7Bserial%7D/up>;rt="tidegate.uplink"' in await page.type_in(".well-known/core")
+    await page.type_in("key=wrong")
+    assert (await site.listener("coap"))["auth_failures"] == 1
+    observe = page.find("-s 30", "/down").replace("-s 30", "-s 1")
+    assert await page.shell(observe) == ""
+    assert await page.type_in("/response/ID") == ""
+    coap = await site.listener("coap")
+    assert (coap["kind"], coap["recorded"]) == ("coap", 2)

@@ -1,0 +1,1 @@
+"""The Constrained Application Protocol, RFC 7252."""
