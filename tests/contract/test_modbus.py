@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,24 @@ async def test_units_on_a_serial_line_and_one_that_is_not_there(world: World, tm
     assert values(world, "u1")[0] == VALUES
     assert values(world, "u3")[0]["temperature"] == 5.0
     assert values(world, "u2") == []
+
+
+async def test_noise_on_a_serial_line_costs_polls_and_no_values(world: World, tmp_path: Path) -> None:
+    generator = random.Random(7)
+    async with cable(tmp_path) as (ours, theirs), rtu_units(theirs, [unit(1)]):
+        line = {"serial": str(ours), "parity": "none", "retries": 0, "timeout_s": 0.05, "interval_s": 0.05}
+        async with polling(world, entry(1), **line) as listener:
+            await until(lambda: listener.counters.recorded)
+            with theirs.open("wb", buffering=0) as wire:
+                for _ in range(100):
+                    wire.write(
+                        bytes(generator.choices(b"\x01\x03\x04\x83\x00\x02\xff\x10", k=generator.randint(1, 60)))
+                    )
+                    await asyncio.sleep(0.005)
+            seen = listener.counters.recorded
+            await until(lambda: listener.counters.recorded > seen + 2)
+            assert listener.trouble == ""
+    assert [value for value in values(world) if value.items() - VALUES.items()] == []
 
 
 async def test_an_adapter_that_is_plugged_in_pulled_out_and_plugged_in_again(world: World, tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ class Guided(Site):
         found = (await self.get("devices/pumps:serial:my-pump/current"))["attributes"]
         return {name: held["value"] for name, held in found.items()}
 
+    async def has_rejected_it(self) -> bool:
+        items = (await self.get("rejects"))["items"]
+        return any(item["payload_text"] == "no JSON" for item in items)
+
     async def command_device(self, name: str, payload: Any) -> str:
         """The command's id."""
         made = await self.post("devices/pumps:serial:my-pump/commands", {"name": name, "payload": payload})
@@ -133,6 +137,9 @@ async def test_http(site: Guided) -> None:
     refused = await page.type_in("my-pump:wrong")
     assert "401 Unauthorized" in refused
     assert '"remedy":"make the device a new credential' in refused
+    broken = site.page("http").find("temperature").replace('{"temperature": 71.5}', "no JSON")
+    assert "204 No Content" in await page.shell(broken)  # it is recorded, and waits among the rejects
+    await site.until(site.has_rejected_it)
     poll = page.find("down?wait=30")
     assert "HTTP/1.1 204" in await page.shell(poll.replace("wait=30", "wait=0"))
     command = await site.command_device("reboot", {"delay_s": 5})
@@ -144,7 +151,7 @@ async def test_http(site: Guided) -> None:
     await site.until_command(command, "delivered")
     assert "204 No Content" in await page.type_in("/response/ID")
     http = await site.listener("http")
-    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 2, 1)
+    assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 3, 1)
 
 
 async def test_broker(site: Guided) -> None:
