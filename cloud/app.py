@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from starlette.routing import WebSocketRoute
 
-from cloud import where
+from cloud import rejects, where
 from cloud.apart import Apart
 from cloud.api.app import create_app
 from cloud.api.context import ApiContext, ApiSettings
@@ -30,6 +30,7 @@ from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
 from cloud.metrics import PipelineMetrics
+from cloud.model.rejected import RejectFilter, RejectReplay
 from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
@@ -280,6 +281,25 @@ async def where_is(
         except ValueError:
             remedy = "give a message's id or a record as epoch/number, as history, inbox and rejects show them"
             raise UserError(f"{asked!r} is no message and no record", remedy) from None
+        finally:
+            await database.close()
+
+
+async def replay_rejects(
+    config: CloudConfig,
+    project_id: str | None,
+    wanted: RejectFilter,
+    told: Callable[[RejectReplay], None],
+    *,
+    wait: bool,
+) -> RejectReplay:
+    """Has rejects decoded again by the service `replay` of the cloud that runs, and tells how far it is. Raises
+    UserError."""
+    async with Engines(_engine_settings(config), lambda part, text: None, names=(POSTGRESQL,)) as engines:
+        database = await _open_database(engines.database_url, lambda part, text: None)
+        try:
+            project = project_id or await _only_project(database)
+            return await rejects.replay(database, project, wanted, told, wait=wait)
         finally:
             await database.close()
 

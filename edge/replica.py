@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from edge.sqlite_file import is_damage, open_file, remove, transaction
+from edge.sqlite_file import BUSY_S, is_damage, open_file, remove, transaction
 from protocols.errors import UNREADABLE
 from sync.registry import Blueprint, Device, Network, Registry, RegistryChange
 from tidegate.logs import get_logger
@@ -85,6 +85,22 @@ class Replica:
         if self._database is not None:
             database, self._database = self._database, None
             database.close()
+
+
+def networks_of(path: Path) -> dict[str, Network] | None:
+    """By id, as the copy on disk has them, whether a gateway runs or not; None: there is no copy that can be read."""
+    try:
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
+    except sqlite3.Error:
+        return None
+    try:
+        bodies = database.execute("SELECT body FROM entry WHERE kind = 'network'").fetchall()
+        found = [msgspec.json.decode(body, type=Network) for (body,) in bodies]
+    except (sqlite3.Error, *UNREADABLE):
+        return None
+    finally:
+        database.close()
+    return {network.id: network for network in found}
 
 
 def _load(database: sqlite3.Connection, registry: Registry) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloud.cli.options import AsJson, ConfigFile, DataDir, load_config
+from cloud.cli.times import time_ms
 from tidegate import loop
 from tidegate.console import UserError, print_json
 
@@ -45,7 +45,7 @@ def where(
         if message is not None:
             places.extend(await where_is(config, project, message))
         elif device is not None and time is not None:
-            places.extend(await where_is(config, project, (_alias(device), _time_ms(time))))
+            places.extend(await where_is(config, project, (_alias(device), time_ms(time))))
 
     loop.run(main)
     if as_json:
@@ -59,18 +59,6 @@ def _alias(text: str) -> tuple[str, str, str]:
     if len(parts) != 3 or not all(parts):
         raise UserError(f"{text!r} is no alias", "write it as network:key:alias")
     return parts[0], parts[1], parts[2]
-
-
-def _time_ms(text: str) -> int:
-    if re.fullmatch(r"\d{1,16}", text):
-        return int(text)
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise UserError(f"{text!r} is no time", "write it as 2026-03-01T08:30:00Z or in Unix milliseconds") from None
-    if moment.tzinfo is None:
-        raise UserError(f"{text!r} has no time zone", "write it as 2026-03-01T08:30:00Z")
-    return round(moment.timestamp() * 1000)
 
 
 def _sheet(place: Place) -> str:

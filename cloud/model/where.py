@@ -146,7 +146,7 @@ def _waiting(message: Waiting) -> Place:
 def _rejected(record: Rejected) -> Place:
     name = ":".join((record.network_id, record.alias_key, record.alias))
     text = f"its record from {name} does not decode: {record.detail}"
-    hint = "its bytes are kept (GET /api/v1/rejects); mend the device's payload or the network's codec"
+    hint = "its bytes are kept; mend the network's codec, and decode it again (tidegate-cloud rejects replay)"
     return Place("rejected", text, record.received_time, hint, facts={"reject": record.seq, "code": record.code})
 
 

@@ -8,6 +8,7 @@ import typer
 
 from edge.cli import config, log
 from edge.cli.commands import commands
+from edge.cli.decode import decode
 from edge.cli.devices import devices
 from edge.cli.enroll import enroll
 from edge.cli.run import run
@@ -26,7 +27,7 @@ def options(version: Annotated[bool, version_option("tidegate-edge")] = False) -
     """The gateway of Tidegate."""
 
 
-for command in (commands, devices, enroll, run, status, tail, where):
+for command in (commands, decode, devices, enroll, run, status, tail, where):
     app.command()(command)
 app.add_typer(config.app, name="config")
 app.add_typer(log.app, name="log")

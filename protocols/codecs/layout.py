@@ -86,7 +86,7 @@ def layout_decoder(spec: CodecSpec) -> Decoder:
                     step(state)
                 if state.at < len(payload) and not ignores_rest:
                     left = len(payload) - state.at
-                    raise DecodeError(f"{left} bytes are left behind the last field", offset=state.at)
+                    raise DecodeError(f"the layout ends here; bytes left: {left}", offset=state.at)
                 if state.messages:
                     items = [{**state.item, **item} for item, _, _ in state.messages]
                     start = counted_from if state.time is None else state.time
