@@ -16,6 +16,7 @@ import msgspec
 import zstandard
 
 from protocols.errors import UNREADABLE, MalformedError, VersionError
+from protocols.ids import record_message_id
 from protocols.messages import Clock, DeviceDataEventMsg, Route
 
 SHIPMENT_VERSION: Final = 1
@@ -119,6 +120,9 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
     time_error_ms: list[int | None] = []
     """event_time is true within ± so much; None: no bound is known, or the time is the device's own. Empty where no row
     has one."""
+    carriers: list[bytes] = []
+    """The id that row i would have without a message key, 16 bytes: of messages that travel under other numbers than
+    their record's. Empty: the runs say it."""
 
     def __len__(self) -> int:
         return len(self.data)
@@ -155,6 +159,15 @@ def record_places(runs: Sequence[Run]) -> list[tuple[Run, int]]:
     return [(run, seq) for run in runs for seq in range(run.first_seq, run.first_seq + run.count)]
 
 
+def carriers_of(batch: MessageBatch) -> list[bytes]:
+    """For each row the id that it would have without a message key, 16 bytes."""
+    if batch.carriers:
+        return batch.carriers
+    places = record_places(batch.runs)
+    found = [(places[place], index) for place, index in zip(batch.record, batch.message_index, strict=True)]
+    return [record_message_id(run.epoch, seq, index) for (run, seq), index in found]
+
+
 def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
     """One batch that accounts for all of them, in order."""
     if len(batches) == 1:
@@ -162,6 +175,7 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
     out = MessageBatch([], [], b"".join(batch.ids for batch in batches), [], [], [], [], [], [], [], [], [], [])
     records = 0
     bounded = any(batch.time_error_ms for batch in batches)
+    carried = any(batch.carriers for batch in batches)
     for batch in batches:
         targets = len(out.targets)
         out.runs.extend(batch.runs)
@@ -177,6 +191,8 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
         out.payloads.extend(batch.payloads)
         if bounded:
             out.time_error_ms.extend(batch.time_error_ms or [None] * len(batch))
+        if carried:
+            out.carriers.extend(carriers_of(batch))
         out.rejects.extend(msgspec.structs.replace(reject, record=records + reject.record) for reject in batch.rejects)
         records += batch.records
     return out
@@ -225,6 +241,7 @@ def pick(batch: MessageBatch, rows: Sequence[int]) -> MessageBatch:
         [batch.payloads[i] for i in rows],
         batch.rejects,
         [batch.time_error_ms[i] for i in rows] if batch.time_error_ms else [],
+        [batch.carriers[i] for i in rows] if batch.carriers else [],
     )
 
 

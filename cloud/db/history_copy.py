@@ -14,8 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from protocols.ids import record_message_id
-from protocols.shipment import KEYED, MessageBatch, Run, Target, record_places
+from protocols.shipment import KEYED, MessageBatch, Target, carriers_of
 
 COLUMNS: Final = (
     "project_id",
@@ -51,7 +50,7 @@ def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
     starts = [_row_start(target) for target in batch.targets]
     of_row, event_time, received_time = batch.target_index, batch.event_time, batch.received_time
     ids, flags, times, data, bounds = batch.ids, batch.flags, batch.time, batch.data, batch.time_error_ms
-    places = record_places(batch.runs) if any(flags[i] & KEYED for i in rows) else []
+    carriers = carriers_of(batch) if any(flags[i] & KEYED for i in rows) else []
     parts = [_HEAD]
     for i in rows:
         flag, time, body, message_id = flags[i], times[i], data[i], ids[16 * i : 16 * i + 16]
@@ -61,7 +60,7 @@ def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
                 _TIMES_AND_ID(8, event_time[i], 16, message_id, 8, received_time[i]),
                 _NULL if time is None else _INT64(8, time),
                 _INT16(2, flag),
-                _record(batch, i, places) if flag & KEYED else _NULL,
+                _UUID(16, carriers[i]) if flag & KEYED else _NULL,
                 _NULL if not bounds or (bound := bounds[i]) is None else _INT32(4, bound),
                 _JSONB(len(body) + 1, _JSONB_VERSION),
             )
@@ -82,11 +81,6 @@ def pack_history(batch: MessageBatch, rows: Sequence[int]) -> bytes:
         parts.append(body)
     parts.append(_END)
     return b"".join(parts)
-
-
-def _record(batch: MessageBatch, row: int, places: Sequence[tuple[Run, int]]) -> bytes:
-    run, seq = places[batch.record[row]]
-    return _UUID(16, record_message_id(run.epoch, seq, batch.message_index[row]))
 
 
 def _row_start(target: Target) -> bytes:

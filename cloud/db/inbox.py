@@ -11,8 +11,7 @@ import msgspec
 
 from cloud.db.database import Connection
 from cloud.model.unresolved import InboxRow
-from protocols.ids import record_message_id
-from protocols.shipment import MessageBatch, record_places
+from protocols.shipment import MessageBatch, carriers_of, record_places
 
 _COLUMNS: Final = (
     "project_id",
@@ -44,14 +43,15 @@ class InboxGroup(msgspec.Struct, frozen=True):
 async def add(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> None:
     """Keeps those rows of the batch, with the payloads of their records."""
     places = record_places(batch.runs)
+    carriers = carriers_of(batch)
     values: list[tuple[Any, ...]] = []
     for i in rows:
-        target, (run, seq) = batch.targets[batch.target_index[i]], places[batch.record[i]]
+        target, (run, _) = batch.targets[batch.target_index[i]], places[batch.record[i]]
         values.append(
             (
                 target.project_id, run.source_id, target.network_id, target.alias_key, target.alias,
                 uuid.UUID(bytes=batch.ids[16 * i : 16 * i + 16]),
-                uuid.UUID(bytes=record_message_id(run.epoch, seq, batch.message_index[i])), batch.flags[i],
+                uuid.UUID(bytes=carriers[i]), batch.flags[i],
                 batch.time[i], batch.received_time[i], batch.event_time[i], batch.data[i], batch.payloads[i],
                 batch.time_error_ms[i] if batch.time_error_ms else None,
             )
@@ -119,7 +119,7 @@ async def groups(conn: Connection, project_id: str) -> list[InboxGroup]:
 
 def _row(row: asyncpg.Record) -> InboxRow:
     return InboxRow(
-        row["seq"], row["source_id"], row["network_id"], row["alias_key"], row["alias"], row["id"].bytes, row["flags"],
-        row["time"], row["received_time"], row["event_time"], row["data"], row["payload"], row["replay_seq"],
-        row["time_error_ms"],
+        row["seq"], row["source_id"], row["network_id"], row["alias_key"], row["alias"], row["id"].bytes,
+        row["record"].bytes, row["flags"], row["time"], row["received_time"], row["event_time"], row["data"],
+        row["payload"], row["replay_seq"], row["time_error_ms"],
     )  # fmt: skip

@@ -12,6 +12,8 @@ class InboxRow(msgspec.Struct, frozen=True):
     alias_key: str
     alias: str
     id: bytes
+    record: bytes
+    """The id that it would have without a message key."""
     flags: int
     time: int | None
     received_time: int

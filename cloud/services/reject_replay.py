@@ -27,7 +27,7 @@ from cloud.services.store import Store, Transaction
 from cloud.topics import WRITER
 from protocols.batch import BatchKey, RecordBatch
 from protocols.messages import Lane, Origin
-from protocols.shipment import LATE, MessageBatch, Run, encode_messages, pick, restrict
+from protocols.shipment import LATE, MessageBatch, Run, carriers_of, encode_messages, pick, restrict
 from sync.bus.contract import Bus, BusError
 from tidegate.logs import get_logger
 
@@ -124,7 +124,8 @@ async def _settle(tx: Transaction, decoded: Sequence[RejectRow], messages: Messa
         for name, number in rows_by_epoch(messages, places).items():
             claimed.count(*name, fate, number)
     await tx.settle(claimed)
-    return [Output(WRITER, encode_messages(msgspec.structs.replace(pick(messages, writer), runs=numbered, rejects=[])))]
+    named = msgspec.structs.replace(messages, carriers=carriers_of(messages), runs=numbered, rejects=[])
+    return [Output(WRITER, encode_messages(pick(named, writer)))]
 
 
 def _record(row: RejectRow) -> Records:

@@ -143,6 +143,7 @@ def _messages(registry: Registry, rows: Sequence[InboxRow]) -> tuple[MessageBatc
             batch.data.append(row.data)
             batch.payloads.append(b"")
             batch.time_error_ms.append(row.time_error_ms)
+            batch.carriers.append(row.record)
     return msgspec.structs.replace(batch, ids=b"".join(ids)), gone, stopped
 
 

@@ -157,3 +157,21 @@ async def test_messages_come_out_as_they_would_have_the_first_time(cloud: Cloud)
     await cloud.add_device("plain", "stranger")
     account = await cloud.until(lambda a: a.stored == 3)
     assert account.unresolved == 0
+
+
+async def test_a_keyed_message_is_found_by_the_record_that_carried_it(cloud: Cloud) -> None:
+    """Although it travelled to the writer under other numbers, from the rejects and then from the inbox."""
+    cloud.work(Processor(cloud.feed), Transponder(lambda: NOW))
+    rows: list[tuple[str, str, object]] = [("keyed", "k", {"boot": 1, "seq": n, "time": "soon"}) for n in range(3)]
+    await send(cloud, block(7, 40, rows))
+    await cloud.until(lambda a: a.rejected_records == 3)
+    codec = '{"key_paths": ["boot", "seq"], "time_path": ""}'
+    await cloud.change(f"UPDATE network SET codec = '{codec}', revision = $1 WHERE id = 'keyed'")
+    await want(cloud)
+    await finish(cloud)
+    await cloud.until(lambda a: a.unresolved == 3)
+    await cloud.add_device("keyed", "k")
+    await cloud.until(lambda a: a.stored == 3)
+    async with cloud.database.connection() as conn:
+        found = await conn.fetch("SELECT record FROM history ORDER BY record")
+    assert [row["record"].bytes for row in found] == [record_message_id(7, 40 + n) for n in range(3)]

@@ -7,10 +7,12 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
+from cloud.model.rejected import RejectFilter, RejectReplay
 from cloud.services.credit import CreditWatch
 from cloud.services.intake import GatewayBooks, GatewayCredit, GatewayIntake
 from cloud.services.processor import Processor
 from cloud.services.receiver import Receiver
+from cloud.services.reject_replay import RejectReplays
 from cloud.services.replay import InboxReplay
 from cloud.services.runner import ServiceRunner
 from cloud.services.transponder import Transponder
@@ -47,6 +49,8 @@ class Cloud:
     ) -> None:
         self.loop = loop
         self.random = rng
+        self.replays = 0
+        """Of rejects, that were asked for."""
         self.trace = trace
         self.laws = laws
         self.gateways = gateways
@@ -71,6 +75,7 @@ class Cloud:
         return (
             self.nats.empty
             and not tables.unsent
+            and not tables.reject_replays
             and all(each.process is not None for each in self.processes)
             and not any(
                 (held.project_id, held.row.network_id, held.row.alias_key, held.row.alias) in tables.aliases
@@ -83,7 +88,17 @@ class Cloud:
         """For people."""
         tables = self.store.tables
         nats = "empty" if self.nats.empty else "busy"
-        return f"{len(tables.inbox)} in the inbox, {len(tables.unsent)} unsent, JetStream {nats}"
+        waiting = f"{len(tables.inbox)} in the inbox, {len(tables.unsent)} unsent, {len(tables.reject_replays)} replays"
+        return f"{waiting}, JetStream {nats}"
+
+    def want_replay(self) -> None:
+        """Of all rejects, as the API takes it."""
+        rejects, replays = self.store.tables.rejects, self.store.tables.reject_replays
+        self.trace.add("api", "wants rejects decoded again", len(rejects))
+        self.replays += 1
+        replays[self.replays] = RejectReplay(
+            self.replays, PROJECT, RejectFilter(), max(rejects, default=0), 0, len(rejects)
+        )
 
     async def _pause(self) -> None:
         if self.random.random() < 0.4:  # several steps of the database for one of ours cost the most time of a world
@@ -156,7 +171,7 @@ class CloudProcess:
         if "replay" in self.parts:
             replay = InboxReplay(replica, bus, cloud.store)
             replica.on_change = lambda project_id: process.do(replay.want, project_id)
-            runs.append(replay.run)
+            runs += [replay.run, RejectReplays(replica, bus, cloud.store).run]
         if "links" in self.parts:
             receiver = Receiver(bus, cloud.store)
             credit = CreditWatch(cloud.nats.stats)

@@ -74,7 +74,7 @@ def _check_site(laws: Laws, gateway: Gateway, cloud: Cloud, found: _Found, kinds
         kind = kinds.get(record.name[0], Kind.OWN)
         rows, by_name = found.history[source, epoch, seq], found.names[record.name]
         if kind is Kind.GARBLED and record.name[1] % 3 == 0:
-            right = found.rejects[source, epoch, seq] == 1
+            right = found.rejects[source, epoch, seq] + rows == 1
         elif kind is Kind.STRANGER:
             unresolved[record.name] += 1
             right = True

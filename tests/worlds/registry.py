@@ -7,12 +7,14 @@ from typing import Final
 
 from protocols.codecs import CodecSpec
 from sync.registry import Alias, Blueprint, Device, Network, Registry, RegistryChange
-from tests.worlds.devices import KEYED, PLAIN
+from tests.worlds.devices import GARBLED, KEYED, PLAIN
 from tests.worlds.loop import SimulatedLoop
 from tests.worlds.store import MemoryStore, MemoryTransaction
 
 PROJECT: Final = "p"
-NETWORKS: Final = (Network(PLAIN), Network(KEYED, spec=CodecSpec(key_paths=("boot", "seq"))))
+NETWORKS: Final = (Network(PLAIN), Network(KEYED, spec=CodecSpec(key_paths=("boot", "seq"))), Network(GARBLED))
+MENDED: Final = Network(GARBLED, spec=CodecSpec(time_path=""))
+"""Takes times that are none for what they are."""
 LAG_S: Final = 0.2
 """How far a replica is behind at most, unless a world wants it further."""
 
@@ -22,6 +24,7 @@ class WorldRegistry:
 
     def __init__(self, loop: SimulatedLoop, store: MemoryStore) -> None:
         self.devices: list[Device] = []
+        self.networks = NETWORKS
         self.revision = 1
         self.lag_s = LAG_S
         self._loop = loop
@@ -38,10 +41,17 @@ class WorldRegistry:
         self._store.tables.aliases[PROJECT, network_id, "serial", name] = number
 
     async def register(self, name: str, network_id: str) -> None:
-        """A change as the API makes them: waits for those that hold the newest revision."""
+        await self._change(lambda: self.add(name, network_id))
+
+    async def mend(self) -> None:
+        """The codec of the network GARBLED."""
+        await self._change(lambda: setattr(self, "networks", (*NETWORKS[:-1], MENDED)))
+
+    async def _change(self, change: Callable[[], None]) -> None:
+        """As the API makes them: waits for those that hold the newest revision."""
         tx = MemoryTransaction(self._store)
         await self._store.locks.take(tx, ("project", PROJECT))
-        self.add(name, network_id)
+        change()
         self.revision += 1
         self._store.tables.revisions[PROJECT] = self.revision
         self._store.locks.release(tx)
@@ -56,7 +66,7 @@ class WorldRegistry:
 
     def change(self) -> RegistryChange:
         """All of it."""
-        return RegistryChange(PROJECT, 0, self.revision, NETWORKS, (Blueprint("b"),), tuple(self.devices))
+        return RegistryChange(PROJECT, 0, self.revision, self.networks, (Blueprint("b"),), tuple(self.devices))
 
 
 class Replica:

@@ -21,9 +21,9 @@ from cloud.model.presence import Seen
 from cloud.model.rejected import UNKNOWN_CLOCK, RejectReplay, RejectRow
 from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
-from protocols.ids import record_message_id
+from protocols.ids import record_of
 from protocols.messages import Anchor, Gap, GapKind, Lane
-from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, record_places
+from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, carriers_of, record_places
 from sync.ranges import Ranges
 from tests.worlds.locks import CircleError, Holder, Locks
 from tests.worlds.loop import PROCESS, Process
@@ -70,8 +70,6 @@ class CurrentValue(msgspec.Struct, frozen=True, order=True):
 
 class Unresolved(msgspec.Struct, frozen=True):
     project_id: str
-    record: bytes
-    """The id that it would have without a message key."""
     row: InboxRow
 
 
@@ -368,12 +366,12 @@ class MemoryTransaction(Holder):
     async def add_unresolved(self, batch: MessageBatch, rows: Sequence[int]) -> None:
         await self._statement()
         places = record_places(batch.runs)
+        carriers = carriers_of(batch)
         for i in rows:
-            target, (run, seq) = batch.targets[batch.target_index[i]], places[batch.record[i]]
+            target, (run, _) = batch.targets[batch.target_index[i]], places[batch.record[i]]
             self._store.inbox_seq += 1
             added = self._inbox[self._store.inbox_seq] = Unresolved(
                 target.project_id,
-                record_message_id(run.epoch, seq, batch.message_index[i]),
                 InboxRow(
                     self._store.inbox_seq,
                     run.source_id,
@@ -381,6 +379,7 @@ class MemoryTransaction(Holder):
                     target.alias_key,
                     target.alias,
                     _id(batch, i),
+                    carriers[i],
                     batch.flags[i],
                     batch.time[i],
                     batch.received_time[i],
@@ -571,8 +570,11 @@ class MemoryTransaction(Holder):
         await self._statement()
         fresh = await self._fresh(batch, rows)
         places = record_places(batch.runs)
+        carriers = carriers_of(batch)
         for i in fresh:
-            target, (run, seq) = batch.targets[batch.target_index[i]], places[batch.record[i]]
+            target, (run, _) = batch.targets[batch.target_index[i]], places[batch.record[i]]
+            carrier = record_of(carriers[i])
+            assert carrier is not None, "it has no key"
             key = (target.device_id, batch.event_time[i], _id(batch, i))
             await self._lock(("history", *key))
             if key in self.rows or key in self._tables.history:
@@ -583,7 +585,7 @@ class MemoryTransaction(Holder):
                 batch.time[i],
                 batch.received_time[i],
                 batch.flags[i],
-                Run(run.source_id, run.epoch, seq, 1),
+                Run(run.source_id, carrier.epoch, carrier.seq, 1),
                 batch.data[i],
                 _time_error_ms(batch, i),
             )

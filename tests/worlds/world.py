@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from tests.worlds.cloud import Cloud
-from tests.worlds.devices import KEYED, PLAIN, Device, Kind
+from tests.worlds.devices import GARBLED, KEYED, PLAIN, Device, Kind
 from tests.worlds.ending import check_ending
 from tests.worlds.faults import Faults
 from tests.worlds.gateway import Gateway
@@ -48,6 +48,8 @@ FAULTS_S: Final = 100.0
 """Virtual seconds in which devices publish and faults come."""
 QUIET_S: Final = 600.0
 """By then all has arrived: twice the longest waits of every part, one behind the other."""
+REPLAYS: Final = 4
+"""Of rejects, about when their codec is mended."""
 LOOK_S: Final = 1.0
 """Virtual seconds between two looks at how everything stands."""
 
@@ -118,7 +120,7 @@ class World:
         return random.Random(self.random.getrandbits(64))
 
     def _device(self, gateway: Gateway, name: str, kind: Kind, messages: int) -> Device:
-        network_id = KEYED if kind is Kind.KEYED else PLAIN
+        network_id = {Kind.KEYED: KEYED, Kind.GARBLED: GARBLED}.get(kind, PLAIN)
         device = Device(
             self.loop,
             self._more_random(),
@@ -153,7 +155,16 @@ class World:
         self.trace.add("api", "registers", name)
         self.cloud.admin.run(self.cloud.registry.register(name, network_id))
 
+    def _mend(self) -> None:
+        """The codec of the garbled devices; what it rejected is decoded again, twice at a time, and in vain before."""
+        moments = random.Random(self.seed)
+        mended_s = FAULTS_S * moments.random()
+        self.loop.outside(mended_s, lambda: self.cloud.admin.run(self.cloud.registry.mend()))
+        for _ in range(REPLAYS):
+            self.loop.outside(mended_s * 0.9 + FAULTS_S * 0.3 * moments.random(), self.cloud.want_replay)
+
     def _run(self) -> None:
+        self._mend()
         for gateway in self.gateways:
             self.loop.outside(self.random.random(), gateway.boot)
         for process in self.cloud.processes:
