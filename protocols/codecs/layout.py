@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from protocols.codecs.base import Decoded, Decoder, nothing_decoded
-from protocols.codecs.device_time import MS_PER_UNIT, RELATIVE, TimeReader, number_reader
+from protocols.codecs.device_time import MS_PER_UNIT, RELATIVE, number_reader
+from protocols.codecs.layout_state import REPEATS_MAX, TO_END, Sink, State, Step, numbers, too_short
 from protocols.codecs.layout_values import (
-    ABSENT,
     OF_LENGTH,
     SIZES,
     STRUCT_CODES,
     TYPES,
     WHOLE,
-    Bits,
-    Convert,
     bits_of,
     condition,
     converter,
@@ -30,36 +28,14 @@ from protocols.codecs.layout_values import (
 from protocols.codecs.reader import MessageReader
 from protocols.codecs.spec import CodecSpec, Layout, LayoutField, SpecError
 from protocols.errors import DecodeError
-from protocols.limits import MESSAGES_PER_RECORD_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX
+from protocols.limits import NAME_BYTES_MAX, PAYLOAD_BYTES_MAX
 
 FIELDS_MAX: Final = 256
 """Of one layout, those in groups and bit fields included: more than any register map that somebody writes down."""
 DEPTH_MAX: Final = 4
 """Groups within groups."""
-REPEATS_MAX: Final = MESSAGES_PER_RECORD_MAX
-"""Of one field or group in one payload."""
-TO_END: Final = "end"
 
 _ORDERS: Final = {"big": ">", "little": "<"}
-
-
-class _State:
-    """Where the decoding of one payload stands."""
-
-    __slots__ = ("at", "item", "messages", "payload", "raw", "time")
-
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
-        self.at = 0
-        self.raw: dict[str, int] = {}
-        """Raw values that later fields refer to."""
-        self.item: dict[str, Any] = {}
-        self.time: int | None = None
-        self.messages: list[tuple[dict[str, Any], int | None, float]] = []
-        """Of a group whose elements are messages: data, time, seconds after the first."""
-
-
-Step = Callable[[_State], None]
 
 
 def layout_decoder(spec: CodecSpec) -> Decoder:
@@ -80,7 +56,7 @@ def layout_decoder(spec: CodecSpec) -> Decoder:
         out = nothing_decoded()
         out.units.update(units)
         for place, payload in enumerate(payloads):
-            state = _State(payload)
+            state = State(payload)
             try:
                 for step in steps:
                     step(state)
@@ -224,10 +200,10 @@ class _Compiler:
         ]
         odd = [(place, sink.take, at) for place, (sink, at) in enumerate(sinks) if not sink.is_plain]
 
-        def read(state: _State) -> None:
+        def read(state: State) -> None:
             at = state.at
             if at + whole > len(state.payload):
-                raise _too_short(state, places)
+                raise too_short(state, places)
             values = unpack(state.payload, at)
             for place, name in wanted:
                 state.raw[name] = values[place]
@@ -245,7 +221,7 @@ class _Compiler:
 
         return read
 
-    def _sink(self, path: str, field: LayoutField) -> _Sink:
+    def _sink(self, path: str, field: LayoutField) -> Sink:
         raw_of = raw_reader(field.type, field.endian or self.endian)
         time_of = None
         if field.time:
@@ -253,7 +229,7 @@ class _Compiler:
             time_of = number_reader(field.name or "time", field.time, field.epoch, f"{path}.epoch")
         convert = converter(field, field.type, path)
         name = field.name or f"\0{path}"
-        return _Sink(name, raw_of, convert, bits_of(field, path), time_of, bool(field.name), name in self._wanted)
+        return Sink(name, raw_of, convert, bits_of(field, path), time_of, bool(field.name), name in self._wanted)
 
     def _single(self, path: str, field: LayoutField, depth: int) -> Step:
         """What depends on earlier fields, or on what is left."""
@@ -270,7 +246,7 @@ class _Compiler:
         if name not in self._known - {field.name}:
             raise SpecError(f"{path}.when", f"{name!r} is no whole number that stands before it")
 
-        def read(state: _State) -> None:
+        def read(state: State) -> None:
             if holds(state.raw):
                 step(state)
 
@@ -281,7 +257,7 @@ class _Compiler:
         length_of = field.length if type(field.length) is str else ""
         is_kept = field.type != "skip"
 
-        def read(state: _State) -> None:
+        def read(state: State) -> None:
             left = len(state.payload) - state.at
             length = state.raw.get(length_of, 0) if length_of else left
             if not 0 <= length <= left:
@@ -301,7 +277,7 @@ class _Compiler:
     def _group(self, path: str, field: LayoutField, depth: int) -> Step:
         steps = self.steps(field.fields, f"{path}.fields", depth + 1)
 
-        def read(state: _State) -> None:
+        def read(state: State) -> None:
             for step in steps:
                 step(state)
 
@@ -311,11 +287,11 @@ class _Compiler:
         name, count_of = field.name or f"\0{path}", field.repeat
         is_group, is_messages, step_s = field.type == "group", field.messages, field.step_s
 
-        def read(state: _State) -> None:
+        def read(state: State) -> None:
             outer, outer_time = state.item, state.time
             found = []
             later_s = 0.0
-            for number in _numbers(state, count_of, name):
+            for number in numbers(state, count_of, name):
                 before = state.at
                 state.item = {}
                 if is_messages:
@@ -336,74 +312,6 @@ class _Compiler:
                 outer[name] = found
 
         return read
-
-
-class _Sink:
-    """Takes a run's value to where it belongs; it stands in the item already, as struct gave it."""
-
-    def __init__(
-        self,
-        name: str,
-        raw_of: Convert | None,
-        convert: Convert | None,
-        bits: Sequence[Bits],
-        time_of: TimeReader | None,
-        is_kept: bool,
-        is_wanted: bool,
-    ) -> None:
-        self.name = name
-        self._raw_of = raw_of
-        self._convert = convert
-        self._bits = bits
-        self._time_of = time_of
-        self._is_kept = is_kept and not bits and time_of is None
-        self._is_wanted = is_wanted
-        self.is_raw = raw_of is None
-        self.is_plain = raw_of is None and convert is None and self._is_kept
-        self.take: Callable[[_State, Any], None] = self._take
-        if convert is not None and self._is_kept and self.is_raw:
-            self.take = self._take_converted
-
-    def _take_converted(self, state: _State, raw: Any) -> None:
-        """The usual case: a number that is scaled."""
-        value = self._convert(raw)  # type: ignore[misc]  # there is one, or this would not be called
-        if value is ABSENT:
-            del state.item[self.name]
-        else:
-            state.item[self.name] = value
-
-    def _take(self, state: _State, raw: Any) -> None:
-        if self._raw_of is not None:
-            raw = self._raw_of(raw)
-            if self._is_wanted and type(raw) is int:
-                state.raw[self.name] = raw
-        value = raw if self._convert is None else self._convert(raw)
-        if self._is_kept and value is not ABSENT:
-            state.item[self.name] = value
-        else:
-            state.item.pop(self.name, None)
-        if self._time_of is not None and value is not ABSENT:
-            state.time = self._time_of(value)
-        for bits in self._bits:
-            part = state.raw[bits.name] = bits.read(raw)
-            value = part if bits.convert is None else bits.convert(part)
-            if value is not ABSENT:
-                state.item[bits.name] = value
-
-
-def _numbers(state: _State, count_of: int | str, name: str) -> Iterator[int]:
-    """Of a repetition's rounds, from 0."""
-    if count_of == TO_END:
-        for number in itertools.count():
-            if state.at >= len(state.payload):
-                return
-            if number == REPEATS_MAX:
-                raise DecodeError(f"{name} repeats more than {REPEATS_MAX} times", offset=state.at, path=name)
-            yield number
-    count = state.raw.get(count_of, 0) if type(count_of) is str else count_of
-    if type(count) is not int or not 0 <= count <= REPEATS_MAX:
-        raise DecodeError(f"{name} repeats {count} times; the limit is {REPEATS_MAX}", offset=state.at, path=name)
-    yield from range(count)
 
 
 def _is_fixed(field: LayoutField) -> bool:
@@ -428,10 +336,3 @@ def _references(fields: Sequence[LayoutField], where: str) -> set[str]:
             found.add(condition(field.when, f"{where}[{place}].when")[0])
         found |= _references(field.fields, f"{where}[{place}].fields")
     return found
-
-
-def _too_short(state: _State, places: Sequence[tuple[int, str]]) -> DecodeError:
-    """Names the field that the payload ends in."""
-    left = len(state.payload) - state.at
-    offset, name = next((place for place in reversed(places) if place[0] <= left), places[0])
-    return DecodeError(f"the payload ends in {name}", offset=state.at + offset, path=name)
