@@ -139,7 +139,7 @@ async def test_a_start_reads_the_tail_and_the_heads_of_the_rest(noise: bytes, cr
         for n in range(1500):
             await log.append([entry(n, noise=noise)])
         segments = log.accounting().segments
-        left = {path: bytearray(content) for path, content in disk.files.items()}
+        left = {path: bytearray(content) for path, content in list(disk.files.items())}
     if crashed:
         disk.files = left
     assert segments > 25
