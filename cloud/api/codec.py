@@ -92,6 +92,8 @@ class Layout(Body):
     )
     endian: Word = Field(default="big", description="big or little.")
     rest: Word = Field(default="refuse", description="Bytes behind the last field: refuse or ignore.")
+    checksum: Word = Field(default="", description="A CRC at the end, by its catalogue name, such as CRC-16/MODBUS.")
+    checksum_order: Word = Field(default="", description="big or little; empty: as is usual for that CRC.")
 
 
 class Codec(Body):

@@ -28,6 +28,8 @@ from protocols.codecs.layout_values import (
 from protocols.codecs.reader import MessageReader
 from protocols.codecs.spec import CodecSpec, Layout, LayoutField, SpecError
 from protocols.errors import DecodeError
+from protocols.framing.checksum import Checksum
+from protocols.framing.words import ByteOrder
 from protocols.limits import NAME_BYTES_MAX, PAYLOAD_BYTES_MAX
 
 FIELDS_MAX: Final = 256
@@ -50,18 +52,20 @@ def layout_decoder(spec: CodecSpec) -> Decoder:
         raise SpecError("layout", "times of one layout count from the same moment: all from reception, or none")
     counted_from = 0 if relative and compiled.has_step else None
     ignores_rest = spec.layout.rest == "ignore"
+    checksum = _checksum(spec.layout)
     units = {**spec.units, **compiled.units}
 
     def decode(payloads: Sequence[bytes]) -> Decoded:
         out = nothing_decoded()
         out.units.update(units)
         for place, payload in enumerate(payloads):
-            state = State(payload)
             try:
+                body = payload if checksum is None else _opened(payload, checksum)
+                state = State(body)
                 for step in steps:
                     step(state)
-                if state.at < len(payload) and not ignores_rest:
-                    left = len(payload) - state.at
+                if state.at < len(body) and not ignores_rest:
+                    left = len(body) - state.at
                     raise DecodeError(f"the layout ends here; bytes left: {left}", offset=state.at)
                 if state.messages:
                     items = [{**state.item, **item} for item, _, _ in state.messages]
@@ -75,6 +79,33 @@ def layout_decoder(spec: CodecSpec) -> Decoder:
         return out
 
     return decode
+
+
+def _checksum(layout: Layout) -> Checksum | None:
+    """Raises SpecError."""
+    if not layout.checksum:
+        return None
+    if layout.checksum_order not in ("", *_ORDERS):
+        raise SpecError("layout.checksum_order", f"{layout.checksum_order!r} is neither big nor little")
+    order: ByteOrder | None = (
+        "little" if layout.checksum_order == "little" else "big" if layout.checksum_order else None
+    )
+    try:
+        return Checksum(layout.checksum, order)
+    except KeyError:
+        what = f"{layout.checksum!r} is not in the catalogue; CRC-16/MODBUS or CRC-32/ISO-HDLC are, for example"
+        raise SpecError("layout.checksum", what) from None
+
+
+def _opened(payload: bytes, checksum: Checksum) -> bytes:
+    """Without the checksum at its end. Raises DecodeError."""
+    at = max(len(payload) - checksum.size, 0)
+    body, found = payload[:at], payload[at:]
+    expected = checksum.of(body)
+    if found != expected:
+        what = f"{checksum.name} is {found.hex()}, and {expected.hex()} by the bytes before it"
+        raise DecodeError(what, offset=at, path="checksum")
+    return body
 
 
 def units_of(spec: CodecSpec) -> dict[str, str]:

@@ -73,6 +73,10 @@ class Layout(msgspec.Struct, frozen=True, omit_defaults=True):
     endian: str = "big"
     rest: str = "refuse"
     """What to do with bytes behind the last field: refuse or ignore."""
+    checksum: str = ""
+    """A CRC by its catalogue name, at the end of the payload and over all before it; empty: none."""
+    checksum_order: str = ""
+    """big or little; empty: as is usual for that CRC."""
 
 
 class CodecSpec(msgspec.Struct, frozen=True):

@@ -81,6 +81,24 @@ def test_bytes_behind_the_last_field_are_an_error_unless_they_are_to_be_ignored(
     assert messages(b"\1\2\3", spec(*fields, rest="ignore")) == [{"a": 1}]
 
 
+@pytest.mark.parametrize(("order", "end"), [("", "374b"), ("little", "374b"), ("big", "4b37")])
+def test_a_checksum_at_the_end(order: str, end: str) -> None:
+    fields = spec(Field("text", "string"), checksum="CRC-16/MODBUS", checksum_order=order)
+    assert messages(b"123456789" + bytes.fromhex(end), fields) == [{"text": "123456789"}]
+    found = error(b"123456780" + bytes.fromhex(end), fields)
+    assert (found.offset, found.path) == (9, "checksum")
+    assert found.detail.startswith(f"CRC-16/MODBUS is {end}, and ")
+    for payload in (b"", b"\1"):
+        assert error(payload, fields).offset == 0
+    for wrong, field in (
+        ({"checksum": "CRC-17"}, "checksum"),
+        ({"checksum": "CRC-8/LTE", "checksum_order": "x"}, "checksum_order"),
+    ):
+        with pytest.raises(SpecError) as refused:
+            CODECS["layout"](spec(Field("a"), **wrong))
+        assert refused.value.field == f"layout.{field}"
+
+
 @given(st.integers(-(2**47), 2**47 - 1), st.integers(0, 2**24 - 1), st.sampled_from(["big", "little"]))
 def test_odd_sizes_and_both_byte_orders(signed: int, unsigned: int, order: Any) -> None:
     fields = (Field("s", "i48"), Field("u", "u24"), Field("turned", "u16", endian="little"))
