@@ -6,19 +6,14 @@ import asyncio
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
-from edge.credentials import Grant, Refusal, RefusalCode
-from edge.listeners.attendance import Attendance
-from edge.listeners.collector import Collector
-from edge.listeners.listener import ListenerCounters
+from edge.credentials import Grant, Refusal
+from edge.listeners.mqtt.hub import CLOSE_REASONS, LOGIN_REASONS, Hub
 from edge.listeners.mqtt.inbound import CONNECTION_RECORDS_MAX, Inbound
-from edge.listeners.mqtt.network import MqttNetwork
 from edge.listeners.mqtt.outgoing import Outgoing
-from edge.listeners.priorities import Priorities
-from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
+from edge.listeners.refusals import DATA_BYTES_MAX, Refused
 from edge.listeners.sockets import peer_of, watch_peer
-from edge.listeners.wheel import DeadlineWheel
 from protocols.events import event_codec
 from protocols.limits import MQTT_PACKET_BYTES_MAX
 from protocols.messages import Origin, Priority
@@ -63,53 +58,6 @@ _HELD_BY_RATE: Final = 4
 
 _PARTINGS: Final = {"keep_alive": "keep-alive missed", "taken_over": "taken over by another connection"}
 """Code to what people are told of why a device left; where there is none, the detail."""
-
-_LOGIN_REASONS: Final = {
-    RefusalCode.NO_REGISTRY: Reason.SERVER_UNAVAILABLE,
-    RefusalCode.TOO_MANY_GUESSES: Reason.SERVER_UNAVAILABLE,
-}
-_CLOSE_REASONS: Final = {
-    "log-full": Reason.QUOTA_EXCEEDED,
-    "keep_alive": Reason.KEEP_ALIVE_TIMEOUT,
-    "taken_over": Reason.SESSION_TAKEN_OVER,
-    "revoked": Reason.NOT_AUTHORIZED,
-    "too_frequent": Reason.MESSAGE_RATE_TOO_HIGH,
-    "receive_maximum": Reason.RECEIVE_MAXIMUM_EXCEEDED,
-}
-"""Of DISCONNECT; whatever else keeps records from being taken passes: the server is busy."""
-
-
-class Hub(Protocol):
-    """What a connection needs of its listener."""
-
-    name: str
-    network_id: str
-    network: MqttNetwork
-    collector: Collector
-    priorities: Priorities
-    counters: ListenerCounters
-    refusals: Refusals
-    wheel: DeadlineWheel
-    attendance: Attendance
-    paused: bool
-
-    def admit(self, connection: MqttConnection) -> bool:
-        """False where there are as many as allowed."""
-        ...
-
-    def check(self, connect: Connect, transport: asyncio.BaseTransport, address: str) -> Grant | Refusal:
-        """Who it is that connects."""
-        ...
-
-    def left(self, connection: MqttConnection) -> None: ...
-
-    def new_client_id(self) -> str:
-        """Of its own for each connection."""
-        ...
-
-    def spend(self, connection: MqttConnection, messages: int) -> bool:
-        """False where the device is over its rate: it is released later."""
-        ...
 
 
 class MqttConnection(asyncio.Protocol):
@@ -381,7 +329,7 @@ class MqttConnection(asyncio.Protocol):
         verdict = hub.check(connect, self._transport, self.address)
         if isinstance(verdict, Refusal):
             hub.counters.auth_failures += 1
-            reason = _LOGIN_REASONS.get(verdict.code, Reason.NOT_AUTHORIZED)
+            reason = LOGIN_REASONS.get(verdict.code, Reason.NOT_AUTHORIZED)
             self.write(incoming.refuse(Connack(reason)))
             self._refuse(verdict.code, verdict.detail, b"")
             return False
@@ -434,7 +382,7 @@ class MqttConnection(asyncio.Protocol):
         if abort:
             self.abort()
         else:
-            self.close(reason or _CLOSE_REASONS.get(code, Reason.SERVER_BUSY))
+            self.close(reason or CLOSE_REASONS.get(code, Reason.SERVER_BUSY))
 
     def _begin_held(self) -> None:
         """The loop starts to read when `connection_made` has returned, whatever that did."""

@@ -8,9 +8,9 @@ import secrets
 from typing import Final
 
 from edge.credentials import Credentials, Grant, Refusal, RefusalCode
+from edge.listeners.certificate import name_in_certificate
 from edge.listeners.config import priority_rules
 from edge.listeners.listener import ListenerCounters, Shared
-from edge.listeners.mqtt.certificate import name_in_certificate
 from edge.listeners.mqtt.config import MqttConfig
 from edge.listeners.mqtt.connection import MqttConnection
 from edge.listeners.mqtt.network import network_of

@@ -27,6 +27,7 @@ from protocols.mqtt.properties import NO_PROPERTIES, Properties
 from protocols.mqtt.reasons import Reason
 from protocols.mqtt.session import EXPIRY_MAX_S, Match, Session, SessionKey, is_between_devices
 from tidegate.console import UserError
+from tidegate.logs import get_logger
 
 if TYPE_CHECKING:
     from edge.listeners.mqtt.connection import MqttConnection
@@ -39,6 +40,9 @@ disk. The one that has been away the longest makes room."""
 
 _SWEEP_TICKS: Final = 60
 """Seconds between two looks for sessions that are over."""
+
+
+_log = get_logger("edge.mqtt")
 
 
 class _PendingWill(msgspec.Struct, eq=False):
@@ -275,7 +279,9 @@ class MqttNetwork:
         self._shared.collector.add(origin, [will.payload], waiter, metadata=metadata_of(will.properties))
 
     def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        count = self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        if count.bit_count() == 1:  # said ever more seldom
+            _log.warning("message between devices dropped", network=self.network_id, reason=reason, count=count)
 
     # sessions
 
