@@ -1,5 +1,5 @@
-"""QoS 2 of MQTT while the gateway is killed: each message is stored, once. Messages have no key of their own: nothing but
-the session tells a second copy from a new message."""
+"""QoS 2 of MQTT while the gateway is killed: each message is stored, once. Messages have no key of their own: only the
+session tells a second copy from a new message."""
 
 from __future__ import annotations
 
