@@ -364,6 +364,7 @@ async def test_a_goodbye_removes_the_will(world: World, listener: MqttListener, 
     pump = await Packets.connect(listener.port, version=version, will=WILL)
     await pump.disconnects()
     await until(lambda: not listener.counters.connections)
+    await world.collector.drained()
     assert world.bus.records == []
 
 
@@ -399,6 +400,7 @@ async def test_a_will_waits_and_a_device_that_comes_back_takes_it_back(world: Wo
     world.clock.boot_now_ms += 60_000
     listener.network.turn(listener)
     assert await pump.is_quiet()
+    await world.collector.drained()
     assert world.bus.records == []
     await pump.is_lost()
     await until(lambda: not listener.counters.connections)
