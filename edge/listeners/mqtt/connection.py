@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, cast
 
 from edge.credentials import Grant, Refusal
-from edge.listeners.mqtt.hub import CLOSE_REASONS, LOGIN_REASONS, Hub
+from edge.listeners.mqtt.hub import CLOSE_REASONS, LOGIN_REASONS, PARTINGS, Hub
 from edge.listeners.mqtt.inbound import CONNECTION_RECORDS_MAX, Inbound
 from edge.listeners.mqtt.outgoing import Outgoing
 from edge.listeners.refusals import DATA_BYTES_MAX, Refused
@@ -55,9 +55,6 @@ CONNECT_DATA_BYTES: Final = 12
 _HELD_BY_ALL: Final = 1
 _HELD_BY_OWN: Final = 2
 _HELD_BY_RATE: Final = 4
-
-_PARTINGS: Final = {"keep_alive": "keep-alive missed", "taken_over": "taken over by another connection"}
-"""Code to what people are told of why a device left; where there is none, the detail."""
 
 
 class MqttConnection(asyncio.Protocol):
@@ -371,7 +368,7 @@ class MqttConnection(asyncio.Protocol):
     ) -> None:
         if self._closing:
             return
-        self.parting = _PARTINGS.get(code, detail)
+        self.parting = PARTINGS.get(code, detail)
         connect = self._incoming.connect
         kept = data[: DATA_BYTES_MAX if self.grant is not None else CONNECT_DATA_BYTES]
         user_name = connect.user_name or "" if connect is not None else ""

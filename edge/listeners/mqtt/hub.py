@@ -33,6 +33,9 @@ CLOSE_REASONS: Final = {
 }
 """Of DISCONNECT; whatever else keeps records from being taken passes: the server is busy."""
 
+PARTINGS: Final = {"keep_alive": "keep-alive missed", "taken_over": "taken over by another connection"}
+"""Code to what people are told of why a device left; where there is none, the detail."""
+
 
 class Hub(Protocol):
     """What a connection needs of its listener."""
