@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import big_log, bus, catch_up, coap, codecs, end_to_end, gateway, http, link, log, pipeline
+from benchmarks import big_log, bus, catch_up, coap, codecs, end_to_end, frames, gateway, http, link, log, pipeline
 from benchmarks.row import Row
 from tidegate.console import number_text, show
 
@@ -82,6 +82,7 @@ PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "http": (http.rows, 3.0),
     "gateway": (gateway.rows, 8.0),
     "coap": (coap.rows, 3.0),
+    "frames": (frames.rows, 4.0),
     "end_to_end": (end_to_end.rows, 60.0),
     "catch_up": (catch_up.rows, 1.0),
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import socket
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from edge.listeners.command_form import framed
@@ -34,6 +36,9 @@ About 5 MB."""
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Asked of the kernel, which gives what it is allowed to: some tens of milliseconds at full rate."""
 
+ANSWERS_PER_DATAGRAM_MAX: Final = 100
+"""Where a datagram holds several frames, so does an answer; of 12 bytes, so many fit in an Ethernet frame."""
+
 TICK_S: Final = 1.0
 DRAIN_S: Final = 10.0
 
@@ -58,16 +63,27 @@ class _Source:
         hub = self._hub
         hub.counters.recorded += owed.rows
         ack = hub.rules.ack
-        for token in owed.tokens:
-            self.recorded_frames += 1
-            hub.send(ack.filled("count", self.recorded_frames), (self.host, int(token), *self.last[2:]))
+        for port, frames in _together(owed.tokens, alone=hub.framing is None):
+            hub.send(ack.counted(self.recorded_frames + 1, frames), (self.host, port, *self.last[2:]))
+            self.recorded_frames += frames
 
     def refused(self, owed: Owed, code: str) -> None:
         hub = self._hub
         hub.counters.refused[code] = hub.counters.refused.get(code, 0) + owed.rows
         if hub.rules.nack:
-            for token in owed.tokens:
-                hub.send(hub.rules.nack.filled("code", code), (self.host, int(token), *self.last[2:]))
+            for port, frames in _together(owed.tokens, alone=hub.framing is None):
+                hub.send(hub.rules.nack.filled("code", code) * frames, (self.host, port, *self.last[2:]))
+
+
+def _together(tokens: Sequence[bytes], *, alone: bool) -> Iterator[tuple[int, int]]:
+    """Ports, and how many answers go there in one datagram: `alone`, one; else as many as came one behind the other."""
+    if alone:
+        yield from ((int(token), 1) for token in tokens)
+        return
+    for token, run in itertools.groupby(tokens):
+        frames = sum(1 for _ in run)
+        for first in range(0, frames, ANSWERS_PER_DATAGRAM_MAX):
+            yield int(token), min(ANSWERS_PER_DATAGRAM_MAX, frames - first)
 
 
 class UdpWay:

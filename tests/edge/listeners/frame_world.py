@@ -17,11 +17,12 @@ from tests.edge.listeners.memory_bus import MemoryBus, SetClock
 ANSWER_S = 10.0
 """For what comes within milliseconds: long enough for a busy machine, short enough to see a test that hangs."""
 
-Any_ = TypeVar("Any_", bound=Listener)
+Made_co = TypeVar("Made_co", bound=Listener, covariant=True)
+Made = TypeVar("Made", bound=Listener)
 
 
-class Makes(Protocol[Any_]):
-    def __call__(self, config: Any, shared: Shared) -> Any_: ...
+class Makes(Protocol[Made_co]):
+    def __call__(self, config: Any, shared: Shared) -> Made_co: ...
 
 
 class FrameWorld:
@@ -35,7 +36,7 @@ class FrameWorld:
         self.shared = Shared(registry, self.collector, folder)
 
     @contextlib.asynccontextmanager
-    async def listening(self, make: Makes[Any_], config: Any) -> AsyncIterator[Any_]:
+    async def listening(self, make: Makes[Made], config: Any) -> AsyncIterator[Made]:
         listener = make(config, self.shared)
         task = asyncio.create_task(self.collector.run())
         await listener.start()
