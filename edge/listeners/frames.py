@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Final, Protocol
 
 import msgspec
@@ -49,9 +50,13 @@ class FrameRules(msgspec.Struct, frozen=True):
     priority: Priority
     device: Name
     login: Template | None = None
+    gather_s: float = 0.0
+    """Frames wait for the next multiple of it by the loop's clock, with those of all lines; 0: they do not."""
 
 
-def rules_of(config: FramedConfig, framing: FramingSpec, *, silence_counts: bool, login: str = "") -> FrameRules:
+def rules_of(
+    config: FramedConfig, framing: FramingSpec, *, silence_counts: bool, login: str = "", gather_s: float = 0.0
+) -> FrameRules:
     """`silence_counts`: also where the framing is not by gaps, half a frame is given up after a silence."""
     return FrameRules(
         framing=make_framing(framing),
@@ -63,6 +68,7 @@ def rules_of(config: FramedConfig, framing: FramingSpec, *, silence_counts: bool
         priority=Priority[config.priority.upper()],
         device=device_of(config.device),
         login=Template(login) if login else None,
+        gather_s=gather_s,
     )
 
 
@@ -122,6 +128,7 @@ class FrameLine:
         self._waiting_bytes = 0
         self._recorded = 0
         self._is_finishing = False
+        self._gathered: list[bytes] = []
         gap_s = hub.rules.gap_s
         self._idle = None if gap_s is None else IdleTimer(loop, gap_s, self._silent)
 
@@ -147,6 +154,7 @@ class FrameLine:
         if self._idle is not None:
             self._idle.stop()
         self._take(self._decoder.idle())
+        self.hand_over()
         self._is_finishing = True
         if not self._waiting_rows:
             self._part()
@@ -157,6 +165,7 @@ class FrameLine:
             self._idle.stop()
         if self.is_open:
             self._take(self._decoder.idle())
+            self.hand_over()
             self.is_open = False
 
     def refuse(self, code: str, detail: str, data: bytes) -> None:
@@ -176,6 +185,12 @@ class FrameLine:
 
     def release(self) -> None:
         self._release(_HELD_BY_ALL)
+
+    def hand_over(self) -> None:
+        """What was gathered goes to the collector."""
+        frames, self._gathered = self._gathered, []
+        if frames and self._origin is not None:
+            self._hub.collector.add(self._origin, frames, self)
 
     # Waiter
 
@@ -216,9 +231,18 @@ class FrameLine:
                 return
         self._waiting_rows += len(frames)
         self._waiting_bytes += sum(map(len, frames))
-        self._hub.collector.add(origin, frames, self)
+        if self._hub.rules.gather_s:
+            self._gather(frames)
+        else:
+            self._hub.collector.add(origin, frames, self)
         if self._waiting_rows > LINE_RECORDS_MAX or self._waiting_bytes > LINE_BYTES_MAX:
             self._hold(_HELD_BY_OWN)
+
+    def _gather(self, frames: list[bytes]) -> None:
+        if not self._gathered:
+            gather_s = self._hub.rules.gather_s
+            self._loop.call_at(math.ceil(self._loop.time() / gather_s) * gather_s, self.hand_over)
+        self._gathered += frames
 
     def _log_in(self, frame: bytes) -> Origin | None:
         login = self._hub.rules.login

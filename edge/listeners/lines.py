@@ -125,6 +125,8 @@ class LineHub:
         """Takes no more, and waits until what came is recorded and answered."""
         self.is_listening = False
         self.pause()
+        for line in self.lines:
+            line.hand_over()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.collector.drained(), DRAIN_S)
 

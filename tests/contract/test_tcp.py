@@ -46,7 +46,7 @@ async def connected(listener: TcpListener) -> AsyncIterator[tuple[asyncio.Stream
 async def test_nc_is_answered_once_its_lines_are_on_disk(world: FrameWorld) -> None:
     world.bus.hold()
     async with world.listening(TcpListener, config(device="serial:7", priority="event", codec="csv")) as listener:
-        talk = asyncio.create_task(client("nc", "-q1", "127.0.0.1", str(listener.port), data=b"a\nbc\r\n\nd\n"))
+        talk = asyncio.create_task(client("nc", "-N", "127.0.0.1", str(listener.port), data=b"a\nbc\r\n\nd\n"))
         await world.bus.reached(1)
         assert not talk.done()
         assert listener.counters.recorded == 0

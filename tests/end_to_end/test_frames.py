@@ -38,7 +38,7 @@ host = "127.0.0.1"
 port = {udp}
 open = true
 device = "serial:buoy"
-ack = "OK"
+ack = "OK\\n"
 
 [[serial]]
 name = "meter"
@@ -107,14 +107,13 @@ async def meter(site: FramesSite) -> AsyncIterator[asyncio.subprocess.Process]:
 
 async def test_lines_of_nc_are_answered_and_in_history(site: FramesSite) -> None:
     lines = b'ID crane\n{"n":1}\n{"n":2}\r\n'
-    assert await client("nc", "-q5", "127.0.0.1", str(site.tcp), data=lines) == b"OK 1\nOK 2\n"
+    assert await client("nc", "-N", "127.0.0.1", str(site.tcp), data=lines) == b"OK 1\nOK 2\n"
     await site.until_stored("crane", [1, 2])
 
 
 async def test_datagrams_of_socat_are_answered_and_in_history(site: FramesSite) -> None:
-    assert (
-        await client("socat", "-t5", "-", f"UDP:127.0.0.1:{site.udp},shut-none", data=b'{"n":1}', waits=False) == b"OK"
-    )
+    place = f"UDP:127.0.0.1:{site.udp}"
+    assert await client("socat", "-t0.1", "-", place, data=b'{"n":1}', waits=True) == b"OK\n"
     await site.until_stored("buoy", [1])
 
 
@@ -142,9 +141,9 @@ async def test_frames_of_a_serial_port_are_answered_and_in_history(site: FramesS
 async def test_bad_input_is_answered_counted_and_shown_with_its_bytes(site: FramesSite) -> None:
     before = (await site.gateway_status())["turned_away"]
     long = b"x" * 300
-    answer = await client("nc", "-q5", "127.0.0.1", str(site.tcp), data=b"ID crane\n" + long + b'\n{"n":3}\nhalf')
+    answer = await client("nc", "-N", "127.0.0.1", str(site.tcp), data=b"ID crane\n" + long + b'\n{"n":3}\nhalf')
     assert sorted(answer.splitlines()) == [b"NO half_frame", b"NO oversize", b"OK 1"]
-    assert await client("nc", "-q5", "127.0.0.1", str(site.tcp), data=b"GET / HTTP/1.1\r\n\r\n") == b""
+    assert await client("nc", "-N", "127.0.0.1", str(site.tcp), data=b"GET / HTTP/1.1\r\n\r\n") == b""
     async with meter(site) as device:
         assert device.stdin is not None
         assert device.stdout is not None
@@ -169,7 +168,7 @@ async def test_bad_input_is_answered_counted_and_shown_with_its_bytes(site: Fram
 
 
 async def test_what_does_not_decode_is_a_reject_with_its_bytes_here_and_there(site: FramesSite) -> None:
-    assert await client("nc", "-q5", "127.0.0.1", str(site.tcp), data=b"ID crane\nno json\n") == b"OK 1\n"
+    assert await client("nc", "-N", "127.0.0.1", str(site.tcp), data=b"ID crane\nno json\n") == b"OK 1\n"
 
     async def shown() -> bool:
         rejected = (await site.client.get(f"{site.status_url}/rejects")).json()["rejected"]
