@@ -15,7 +15,9 @@ import pytest_asyncio
 
 from tests.contract.nats_server import free_port
 from tests.edge.listeners.frame_world import client
+from tests.end_to_end.guides import section
 from tests.end_to_end.site import Site
+from tests.end_to_end.test_docs import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,7 +58,17 @@ class FramesSite(Site):
         super().__init__(folder)
         self.tcp, self.udp, self.tty = free_port(), free_port(), folder / "ttyUSB0"
         sections = LISTENERS.format(tcp=self.tcp, udp=self.udp, serial=self.tty)
+        self.here = {
+            "5000": str(free_port()),
+            "/dev/ttyUSB0": str(folder / "guided"),
+            "127.0.0.1:8080": self.url.removeprefix("http://"),
+            "@auth": f"@{folder / 'auth'}",
+        }
+        sections += "".join(section(guide, self.here) for guide in ("tcp", "udp", "serial"))
         self.edge_toml.write_text(self.edge_toml.read_text() + sections)
+
+    def page(self, name: str) -> Page:
+        return Page(f"guides/{name}.md", self.folder, self.here)
 
     async def listener(self, name: str) -> dict[str, Any]:
         listeners = (await self.gateway_status())["listeners"]
@@ -81,8 +93,10 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Frames
     site = FramesSite(tmp_path_factory.mktemp("frames"))
     async with site:
         await site.set_up()
-        for name in ("crane", "buoy", "meter"):
-            alias = {"network_id": "plain", "alias_key": "serial", "alias": name}
+        (site.folder / "auth").write_text(f"Authorization: {site.client.headers['Authorization']}\n")
+        await site.post("networks", {"id": "pumps", "name": "Pumps"})
+        for network, name in (("plain", "crane"), ("plain", "buoy"), ("plain", "meter"), ("pumps", "my-pump")):
+            alias = {"network_id": network, "alias_key": "serial", "alias": name}
             await site.post("devices", {"system_id": "site", "blueprint_id": "pump", "name": name, "aliases": [alias]})
         yield site
 
@@ -181,6 +195,13 @@ async def test_what_does_not_decode_is_a_reject_with_its_bytes_here_and_there(si
     assert kinds["datagrams"] == ("udp", f"127.0.0.1:{site.udp}")
     assert kinds["meter"] == ("serial", str(site.tty))
     assert (await site.gateway_status())["closed"]
+
+
+@pytest.mark.parametrize(("guide", "value"), [("tcp", "61.5"), ("udp", "62.5"), ("serial", "63.5")])
+async def test_what_a_guide_says_works(site: FramesSite, guide: str, value: str) -> None:
+    page = site.page(guide)
+    assert (await page.type_in("temperature")).startswith("OK")
+    await page.until(f'"value":{value}', "my-pump/current")
 
 
 def frame(payload: bytes) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from tests.contract.coap_client import coap_client
 from tests.contract.modbus_units import TcpUnits, unit
 from tests.contract.mosquitto import Mosquitto
 from tests.contract.nats_server import free_port
+from tests.end_to_end.guides import section
 from tests.end_to_end.site import COMMANDS, Site
-from tests.end_to_end.test_docs import DOCS, Page
+from tests.end_to_end.test_docs import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,9 +43,7 @@ class Guided(Site):
             "127.0.0.1:8080": self.url.removeprefix("http://"),
             "@auth": f"@{folder / 'auth'}",
         }
-        sections = "".join(_sections(name) for name in ("http", "broker", "modbus", "coap"))
-        for there, port in self.here.items():
-            sections = sections.replace(there, port)
+        sections = "".join(section(guide, self.here) for guide in ("http", "broker", "modbus", "coap"))
         self.edge_toml.write_text(self.edge_toml.read_text() + sections)
 
     async def set_up(self) -> None:
@@ -96,14 +94,6 @@ class Guided(Site):
     async def listener(self, name: str) -> dict[str, Any]:
         listeners = (await self.gateway_status())["listeners"]
         return next(one for one in listeners if one["name"] == name)
-
-
-def _sections(guide: str) -> str:
-    """The configuration that the guide begins with."""
-    text = (DOCS / "guides" / f"{guide}.md").read_text()
-    found = re.search(rf"^    \[\[{guide}\]\]\n(?:^    .*\n|^\n)+", text, re.MULTILINE)
-    assert found is not None
-    return re.sub(r"^    ", "", found[0], flags=re.MULTILINE)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
