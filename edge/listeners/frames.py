@@ -29,6 +29,10 @@ cannot fill what all share. A batch holds as many."""
 LINE_BYTES_MAX: Final = 512 * 1024
 """The same by bytes; one payload of any allowed size always goes through."""
 
+SLICE_BYTES: Final = 16 * 1024
+"""Of a read that is looked at before it is asked whether the line has too much waiting: a read may hold 256 KB, which
+as frames of one byte would be 130,000 records."""
+
 REJECTS_TOLD_PER_S: Final = 100
 """Of one listener, with their bytes; more are counted: noise must not cost what frames cost."""
 
@@ -129,6 +133,7 @@ class FrameLine:
         self._recorded = 0
         self._is_finishing = False
         self._gathered: list[bytes] = []
+        self._unread = b""
         gap_s = hub.rules.gap_s
         self._idle = None if gap_s is None else IdleTimer(loop, gap_s, self._silent)
 
@@ -145,9 +150,10 @@ class FrameLine:
         self._hub.counters.bytes_in += len(data)
         if self._idle is not None:
             self._idle.heard()
-        self._take(self._decoder.receive(data))
-        if self._decoder.is_lost and self._idle is None:
-            self.refuse("framing", "where frames begin is not known any more", b"")
+        if self._unread:
+            self._unread += data
+        else:
+            self._feed(data)
 
     def finish(self) -> None:
         """The device has said all, and may wait for its answers: the line ends with the last of them."""
@@ -164,6 +170,7 @@ class FrameLine:
         if self._idle is not None:
             self._idle.stop()
         if self.is_open:
+            self._take(self._decoder.receive(self._unread))
             self._take(self._decoder.idle())
             self.hand_over()
             self.is_open = False
@@ -218,6 +225,19 @@ class FrameLine:
         if self.is_open:
             self.is_open = False
             self._carrier.cut()
+
+    def _feed(self, data: bytes) -> None:
+        """As much of it as may wait; the rest when there is room."""
+        self._unread = b""
+        for at in range(0, len(data), SLICE_BYTES):
+            self._take(self._decoder.receive(data[at : at + SLICE_BYTES]))
+            if self._decoder.is_lost and self._idle is None:
+                self.refuse("framing", "where frames begin is not known any more", b"")
+            if not self.is_open:
+                return
+            if self._held:
+                self._unread = data[at + SLICE_BYTES :]
+                return
 
     def _take(self, frames: list[bytes]) -> None:
         self._tell_rejects()
@@ -298,13 +318,20 @@ class FrameLine:
             self._part()
 
     def _hold(self, by: int) -> None:
-        if not self._held and self.is_open:
+        was_held, self._held = self._held, self._held | by
+        if not was_held and self.is_open:
             self._carrier.pause_reading()
-        self._held |= by
 
     def _release(self, by: int) -> None:
         if not self._held & by:
             return
         self._held &= ~by
+        if not self._held and self.is_open:
+            # Not now: the collector may be telling others, and what this adds could be too much again.
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._held and self.is_open and self._unread:
+            self._feed(self._unread)
         if not self._held and self.is_open:
             self._carrier.resume_reading()

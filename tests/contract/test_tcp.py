@@ -242,6 +242,25 @@ async def test_one_that_floods_is_not_read_while_what_it_sent_waits(
         await world.came(41)
 
 
+async def test_a_read_of_many_frames_is_taken_as_there_is_room(
+    world: FrameWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "LINE_RECORDS_MAX", 100)
+    monkeypatch.setattr(frames, "SLICE_BYTES", 64)
+    world.bus.hold()
+    async with world.listening(TcpListener, config(ack="x")) as listener, connected(listener) as (reader, writer):
+        sent = [b"%d" % number for number in range(5_000)]
+        writer.write(b"\n".join(sent) + b"\nhalf")
+        await world.bus.reached(1)
+        assert world.collector.waiting_records <= 100 + 64
+        world.bus.release()
+        assert await reader.readexactly(5_000) == b"x" * 5_000
+        writer.write_eof()
+        assert await reader.read() == b""
+        assert world.payloads == sent
+        assert listener.refusals.counts == {"half_frame": 1}
+
+
 async def test_a_device_that_reads_no_answers_is_cut_off(world: FrameWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "WRITE_BYTES_MAX", 1000)
     async with world.listening(TcpListener, config(ack="x" * 200)) as listener, connected(listener) as (reader, writer):
