@@ -18,10 +18,11 @@ from edge.listeners.mqtt.rates import Rates
 from edge.listeners.mqtt.way import MqttWay
 from edge.listeners.priorities import Priorities
 from edge.listeners.refusals import Refusals
-from edge.listeners.sockets import BACKLOG, TLS_HANDSHAKE_S, address, cannot_listen, tls_context
+from edge.listeners.sockets import address, open_server
 from edge.listeners.wheel import DeadlineWheel
 from protocols.mqtt.connect import Connect
 from protocols.mqtt.reasons import Reason
+from tidegate.console import UserError
 
 TICK_S: Final = 1.0
 
@@ -72,21 +73,14 @@ class MqttListener:
     async def start(self) -> None:
         """Listens. Raises UserError where the port, the certificate or the data folder cannot be used."""
         loop = asyncio.get_running_loop()
-        tls = self._config.tls
-        context = None if tls is None else tls_context(self.name, tls)
         self.network.open(self.name)
         try:
-            self._server = await loop.create_server(
-                lambda: self._protocol(loop),
-                self.host,
-                self.port,
-                backlog=BACKLOG,
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else TLS_HANDSHAKE_S,
+            self._server = await open_server(
+                self.name, self.host, self.port, lambda: self._protocol(loop), self._config.tls
             )
-        except OSError as error:
+        except UserError:
             await self.network.close()
-            raise cannot_listen(self.name, self.host, self.port, error) from error
+            raise
         self.port = self._server.sockets[0].getsockname()[1]
         self.collector.attach(self)
         self._turn(loop)
