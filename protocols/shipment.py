@@ -78,6 +78,8 @@ class Reject(msgspec.Struct, frozen=True, array_like=True):
     """That stamped it."""
     late: bool = False
     """It came by the lane `backfill`."""
+    metadata: bytes = b""
+    """What its protocol said beside the payload (metadata.py)."""
 
 
 KEYED: Final = 1

@@ -199,6 +199,7 @@ class Resolver:
                 batch.payloads[row],
                 origin.codec,
                 batch.clock,
+                metadata=batch.metadata[row] if batch.metadata else b"",
             )
         )
 

@@ -33,6 +33,7 @@ _COLUMNS: Final = (
     "clock_offset_ms",
     "clock_state",
     "late",
+    "metadata",
 )
 
 
@@ -50,7 +51,7 @@ async def add(conn: Connection, project_id: str, rejected: Sequence[tuple[Run, i
             (
                 project_id, run.source_id, run.epoch, seq, reject.network_id, reject.alias_key, reject.alias,
                 reject.topic, reject.code, reject.detail, reject.received_time, reject.payload, reject.codec,
-                *_clock_columns(reject.clock), reject.late,
+                *_clock_columns(reject.clock), reject.late, reject.metadata,
             )
             for run, seq, reject in rejected
         ],

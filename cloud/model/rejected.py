@@ -30,6 +30,8 @@ class RejectRow(msgspec.Struct, frozen=True):
     clock: Clock = UNKNOWN_CLOCK
     late: bool = False
     """It came by the lane `backfill`."""
+    metadata: bytes = b""
+    """What its protocol said beside the payload."""
 
 
 class RejectFilter(msgspec.Struct, frozen=True):

@@ -131,7 +131,8 @@ async def _settle(tx: Transaction, decoded: Sequence[RejectRow], messages: Messa
 def _record(row: RejectRow) -> Records:
     """The record as the gateway gave it, alone."""
     origin = Origin(row.network_id, row.alias_key, row.alias, row.topic, row.codec, "")
-    batch = RecordBatch(BatchKey(0, 0), row.clock, row.received_time, [origin], [0], [0], [row.payload])
+    metadata = [row.metadata] if row.metadata else []
+    batch = RecordBatch(BatchKey(0, 0), row.clock, row.received_time, [origin], [0], [0], [row.payload], metadata)
     return Run(row.source_id, row.epoch, row.record_seq, 1), [batch]
 
 

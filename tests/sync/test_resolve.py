@@ -98,6 +98,13 @@ def test_known_unknown_and_undecodable_records_each_find_their_place() -> None:
     assert kept == {b'{"t": 1}'}, "the inbox keeps the bytes of what is unknown, and only of that"
 
 
+def test_a_reject_keeps_all_that_decoding_it_again_needs() -> None:
+    batch = records(("plain", "b", {"t": 1}), ("plain", "b", b"?"))
+    origins = [msgspec.structs.replace(origin, codec="json") for origin in batch.origins]
+    (reject,) = resolve(msgspec.structs.replace(batch, origins=origins, metadata=[b"", b"m"])).rejects
+    assert (reject.codec, reject.clock, reject.metadata, reject.late) == ("json", batch.clock, b"m", False)
+
+
 def test_ids_come_from_the_record_or_from_the_key() -> None:
     one = resolve(records(("plain", "b", [{"v": 1}, {"v": 2}]), ("keyed", "a", {"boot": 1, "seq": 2})))
     ids = [uuid.UUID(message.id).bytes for message in one.messages()]

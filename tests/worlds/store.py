@@ -98,6 +98,7 @@ class Rejected(msgspec.Struct, frozen=True):
             given.codec,
             UNKNOWN_CLOCK if given.clock is None else given.clock,
             given.late,
+            given.metadata,
         )
 
 
