@@ -43,6 +43,10 @@ FAREWELL_S: Final = 12.0
 """For the link to say goodbye and close."""
 
 
+DEFECTS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
+"""What no disk, link or clock makes of a right program."""
+
+
 class Gateway:
     """One site. What is durable stays here; each run of the gateway's process is a Run."""
 
@@ -217,6 +221,8 @@ class Life:
                 finally:
                     self.listening = False
         except Exception as error:  # noqa: BLE001  # whatever ends a process
+            if isinstance(error, DEFECTS):
+                gateway.laws.broken("nothing fails unseen", f"{gateway.name}: {error!r}")
             gateway.ended(self, f"{type(error).__name__}: {error}")
         else:
             gateway.ended(self, "stopped")
