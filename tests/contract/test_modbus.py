@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from edge.listeners.attendance import UNATTENDED, Attendance
 from edge.listeners.listener import Shared
 from edge.listeners.modbus import listener as modbus_listener
 from edge.listeners.modbus.config import ModbusConfig
@@ -61,11 +62,26 @@ def entry(number: int, *registers: dict[str, Any], **settings: Any) -> dict[str,
     return {"unit": number, "device": f"serial:u{number}", "registers": list(registers or REGISTERS), **settings}
 
 
+class Attended:
+    """Keeps what is said of who comes and goes."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, ...]] = []
+
+    def connected(self, *name: str) -> None:
+        self.said.append((*name, "connected"))
+
+    def disconnected(self, *name: str) -> None:
+        self.said.append(name)
+
+
 @contextlib.asynccontextmanager
-async def polling(world: World, *units: dict[str, Any], **settings: Any) -> AsyncIterator[ModbusListener]:
+async def polling(
+    world: World, *units: dict[str, Any], attendance: Attendance = UNATTENDED, **settings: Any
+) -> AsyncIterator[ModbusListener]:
     given = {"name": "boiler", "network": "quay", "units": list(units), "interval_s": 0.1, "timeout_s": 0.3, **settings}
     config = msgspec.convert(given, ModbusConfig)
-    listener = make_listener(config, Shared(world.registry, world.collector, Path()))
+    listener = make_listener(config, Shared(world.registry, world.collector, Path(), attendance=attendance))
     await listener.start()
     try:
         yield listener
@@ -149,9 +165,10 @@ async def test_an_adapter_that_is_plugged_in_pulled_out_and_plugged_in_again(wor
 
 
 async def test_a_device_that_restarts(world: World) -> None:
+    attended = Attended()
     async with (
         TcpUnits.running(unit(1)) as units,
-        polling(world, entry(1), host="127.0.0.1", port=units.port) as listener,
+        polling(world, entry(1), host="127.0.0.1", port=units.port, attendance=attended) as listener,
     ):
         await until(lambda: listener.counters.recorded)
         await units.stop()
@@ -160,6 +177,11 @@ async def test_a_device_that_restarts(world: World) -> None:
         await units.start()
         await until(lambda: listener.counters.recorded > seen)
         assert listener.trouble == ""
+    name = ("boiler", "quay", "serial", "u1")
+    came, went, came_back = attended.said
+    assert came == came_back == (*name, "connected")
+    assert went[:4] == name
+    assert went[4]
 
 
 async def test_what_a_unit_refuses_is_told_and_the_rest_is_read(world: World) -> None:

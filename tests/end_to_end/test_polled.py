@@ -140,6 +140,7 @@ async def test_http(site: Guided) -> None:
     assert "204 No Content" in await page.type_in("/received")
     await site.until_command(command, "delivered")
     assert "204 No Content" in await page.type_in("/response/ID")
+    await site.until_command(command, "acknowledged")
     http = await site.listener("http")
     assert (http["kind"], http["recorded"], http["auth_failures"]) == ("http", 3, 1)
 
@@ -193,7 +194,7 @@ async def test_coap(site: Guided) -> None:
     await page.until('"value":71.5', "my-pump/current")
 
     async def is_in_history() -> bool:
-        return await site.stored("temperature") == [*before, 71.5]
+        return await site.stored("temperature") == [71.5, *before]
 
     await site.until(is_in_history)
     assert '</sensors/%7Bserial%7D/up>;rt="tidegate.uplink"' in await page.type_in(".well-known/core")

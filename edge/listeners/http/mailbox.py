@@ -15,8 +15,9 @@ LETTERS_MAX: Final = 16
 MAILBOXES_MAX: Final = 10_000
 """Devices that fetch commands; the one that was away longest makes room."""
 
-FETCH_S: Final = 60.0
-"""A command waits so long for a device that polls now and then; then it is said to be away."""
+FETCH_S: Final = 25.0
+"""A command waits so long for a device that polls now and then; then it is said to be away. Less than the gateway waits
+for a device that may have it (edge/courier.py): what nobody fetched was surely not received."""
 
 RECEIVED_S: Final = 30.0
 """From fetching a command to confirming it. A device that fetches again before gets the same one again."""

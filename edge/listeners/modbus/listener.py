@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from edge.background import restarted
+from edge.listeners.attendance import Attendance
 from edge.listeners.collector import Collector
 from edge.listeners.config import device_of
 from edge.listeners.filling import Owed
@@ -81,13 +82,14 @@ class ModbusListener:
     kind = "modbus"
     port = 0
 
-    def __init__(self, config: ModbusConfig, collector: Collector) -> None:
+    def __init__(self, config: ModbusConfig, collector: Collector, attendance: Attendance) -> None:
         self.name = config.name
         self.network_id = config.network
         self.counters = ListenerCounters()
         self.refusals = Refusals(config.name)
         self._config = config
         self._collector = collector
+        self._attendance = attendance
         self._line = Line(config)
         self._line_trouble = ""
         self._units = [Unit(unit, config) for unit in config.units]
@@ -226,7 +228,8 @@ class ModbusListener:
         self._line.close()
         self.counters.connections = 0
         for unit in self._units:
-            unit.is_heard = unit.is_silent = False
+            self._attend(unit, False, f"{self.place}: {why}")
+            unit.is_silent = False
 
     async def _poll(self, unit: Unit) -> None:
         blocks: list[Block] = []
@@ -247,7 +250,8 @@ class ModbusListener:
             self.counters.bytes_in += len(data)
         if silent and not unit.is_silent:
             self._note(unit, "unit_silent", trouble)
-        unit.is_heard, unit.is_silent, unit.trouble = not silent, silent, trouble
+        self._attend(unit, not silent, trouble)
+        unit.is_silent, unit.trouble = silent, trouble
         self.counters.connections = sum(each.is_heard for each in self._units)
         if blocks:
             payload = unit.payload(blocks)
@@ -255,6 +259,17 @@ class ModbusListener:
                 self.refused(Owed([], 1, 0), "incomplete")
             else:
                 self._collector.add(unit.origin, [payload], self)
+
+    def _attend(self, unit: Unit, is_heard: bool, why: str) -> None:
+        """Says who came and who went."""
+        if is_heard == unit.is_heard:
+            return
+        unit.is_heard = is_heard
+        name = (self.name, self.network_id, unit.name.alias_key, unit.name.alias)
+        if is_heard:
+            self._attendance.connected(*name)
+        else:
+            self._attendance.disconnected(*name, why)
 
     def _note(self, unit: Unit, code: str, detail: str) -> None:
         time_ms = self._collector.clock.wall_ms()
@@ -293,4 +308,4 @@ class ModbusWay:
 
 
 def make_listener(config: ModbusConfig, shared: Shared) -> ModbusListener:
-    return ModbusListener(config, shared.collector)
+    return ModbusListener(config, shared.collector, shared.attendance)
