@@ -73,6 +73,9 @@ def fleet(
     qos: Annotated[int, typer.Option(min=0, max=1, help="MQTT quality of service.")] = 1,
     window: Annotated[int, typer.Option(min=1, max=1000, help="Messages in flight of a device.")] = 20,
     buffer: Annotated[int, typer.Option(min=2, help="Messages that a device can keep; then the oldest goes.")] = 1000,
+    obey: Annotated[
+        bool, typer.Option("--obey", help="Devices run the commands that they are sent, and answer.")
+    ] = False,
     keep_alive: Annotated[int, typer.Option(min=2, max=65_535, help="MQTT keep-alive, seconds.")] = 30,
     reboots_per_hour: Annotated[float, typer.Option(min=0, help="Power failures of each device.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of measurements and timing.")] = 1,
@@ -107,6 +110,7 @@ def fleet(
         window=window,
         buffer_messages=max(buffer, window + 1),
         keep_alive_s=keep_alive,
+        obeys=obey,
     )
     plan = FleetPlan(
         tuple(roster),

@@ -13,6 +13,8 @@ from firmware_sim.devices.packets import (
     PacketReader,
     ProtocolError,
     PubAck,
+    SubAck,
+    Told,
 )
 from firmware_sim.devices.timers import Timers
 
@@ -24,6 +26,10 @@ class Owner(Protocol):
 
     def acknowledged(self, connection: MqttConnection, packet_ids: list[int]) -> None:
         """All PUBACKs of one read."""
+        ...
+
+    def told(self, connection: MqttConnection, told: Told) -> None:
+        """A message came, on a topic that it subscribed to."""
         ...
 
     def waits_since_s(self) -> float | None:
@@ -38,7 +44,16 @@ class Owner(Protocol):
 class MqttConnection(asyncio.Protocol):
     """From TCP's handshake to its end; never used again."""
 
-    def __init__(self, owner: Owner, connect: bytes, *, keep_alive_s: float, answer_s: float, timers: Timers) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        connect: bytes,
+        *,
+        keep_alive_s: float,
+        answer_s: float,
+        timers: Timers,
+        subscribes: bool = False,
+    ) -> None:
         """`connect`: the CONNECT packet. `answer_s`: whatever takes longer to be answered means that the connection is
         dead, whatever TCP says."""
         self._owner = owner
@@ -47,7 +62,7 @@ class MqttConnection(asyncio.Protocol):
         self._answer_s = answer_s
         self._timers = timers
         self._transport: asyncio.Transport | None = None
-        self._reader = PacketReader()
+        self._reader = PacketReader(subscribes=subscribes)
         self._abandoned = False
         self._refused = False
         self._reason = "the server closed the connection"
@@ -103,7 +118,12 @@ class MqttConnection(asyncio.Protocol):
             if type(packet) is PubAck:
                 acknowledged.append(packet.packet_id)
                 continue
+            if type(packet) is Told:
+                self._owner.told(self, packet)
+                continue
             self._asked_s = None
+            if type(packet) is SubAck and not packet.is_granted:
+                self._refuse("the subscription to commands was refused")
             if type(packet) is ConnAck:
                 self._begin(packet)
         if acknowledged:

@@ -19,8 +19,9 @@ from firmware_sim.devices.clock import DeviceClock
 from firmware_sim.devices.connection import MqttConnection
 from firmware_sim.devices.garble import garbled
 from firmware_sim.devices.latency import RecentLatencies
+from firmware_sim.devices.orders import FILTER, FIRST_PACKET_ID, Orders
 from firmware_sim.devices.outbox import Outbox, Outgoing
-from firmware_sim.devices.packets import encode_connect, encode_publish
+from firmware_sim.devices.packets import Told, encode_connect, encode_puback, encode_publish, encode_subscribe
 from firmware_sim.devices.roster import RosterDevice
 from firmware_sim.devices.timers import Timers
 from firmware_sim.ledger import LedgerWriter
@@ -47,6 +48,8 @@ class DeviceSettings(msgspec.Struct, frozen=True):
     """The memory that firmware spares for unsent messages: some 120 kB."""
     window: int = 20
     """Messages in flight; brokers commonly allow 20."""
+    obeys: bool = False
+    """Subscribes to its commands, runs each once, and answers."""
     recent_messages: int = 0
     """Acknowledged ones that are remembered, for a device that is to send some again although it need not."""
     answer_s: float = 20.0
@@ -110,6 +113,7 @@ class MqttDevice:
         self.number = number
         """In the ledger."""
         self.outbox = Outbox(messages_max=settings.buffer_messages, window=settings.window)
+        self.orders = Orders()
         self._sensors = sensors
         self._settings = settings
         self._around = around
@@ -213,7 +217,19 @@ class MqttDevice:
     def went_up(self, connection: MqttConnection) -> None:
         self._around.counts.connected += 1
         self._around.counts.connects += 1
+        if self._settings.obeys:
+            connection.write(encode_subscribe(FILTER, 1))
+            for packet_id, topic, payload in self.orders.unacknowledged():
+                connection.write(encode_publish(topic, payload, packet_id=packet_id, again=True))
         self._send()
+
+    def told(self, connection: MqttConnection, told: Told) -> None:
+        answer = self.orders.obey(told.topic)
+        if told.packet_id:
+            connection.write(encode_puback(told.packet_id))
+        if answer is not None:
+            packet_id, topic, payload = answer
+            connection.write(encode_publish(topic, payload, packet_id=packet_id))
 
     def acknowledged(self, connection: MqttConnection, packet_ids: list[int]) -> None:
         if connection is not self._connection:
@@ -222,6 +238,9 @@ class MqttDevice:
         now_s = around.timers.now()
         self._failures = 0
         for packet_id in packet_ids:
+            if packet_id >= FIRST_PACKET_ID:
+                self.orders.acknowledged(packet_id)
+                continue
             message = self.outbox.acknowledge(packet_id)
             if message is None:
                 continue  # of a message that was dropped from a full buffer after its first sending
@@ -271,6 +290,7 @@ class MqttDevice:
             keep_alive_s=settings.keep_alive_s,
             answer_s=settings.answer_s,
             timers=self._around.timers,
+            subscribes=settings.obeys,
         )
         task = self._around.loop.create_task(self._open(connection))
         self._around.tasks.add(task)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-PACKET_ID_MAX: Final = 65_535
-"""Packet ids have 16 bits and are never 0 (MQTT 3.1.1, 2.3.1)."""
+PACKET_ID_MAX: Final = 0xEFFF
+"""Packet ids have 16 bits and are never 0 (MQTT 3.1.1, 2.3.1); those above are of answers to commands (orders.py)."""
 
 
 class Outgoing:

@@ -36,6 +36,10 @@ class Broker:
     port: int = 0
     published: list[Published] = field(default_factory=list)
     connects: list[dict[str, Any]] = field(default_factory=list)
+    subscribed: list[bytes] = field(default_factory=list)
+    answers_to_commands: list[tuple[str, bytes]] = field(default_factory=list)
+    acknowledged: list[int] = field(default_factory=list)
+    """Packet ids of what was sent to devices."""
     pings: int = 0
     goodbyes: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -65,6 +69,13 @@ class Broker:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def tell(self, topic: str, payload: bytes, packet_id: int) -> None:
+        """To all that are connected, with QoS 1."""
+        body = len(topic).to_bytes(2, "big") + topic.encode() + packet_id.to_bytes(2, "big") + payload
+        assert len(body) < 16_384
+        for writer in self._writers:
+            writer.write(bytes((0x32, len(body) & 0x7F | 0x80, len(body) >> 7)) + body)
+
     async def until(self, reached: Any) -> None:
         async with asyncio.timeout(10), self.changed:
             await self.changed.wait_for(reached)
@@ -82,6 +93,11 @@ class Broker:
                     writer.write(bytes((0x20, 2, 0, self.return_code)))
                 elif first & 0xF0 == 0x30:
                     self._take(first, body, user, writer)
+                elif first == 0x82:
+                    self.subscribed.append(body[4:-1])
+                    writer.write(b"\x90\x03" + body[:2] + b"\x01")
+                elif first == 0x40:
+                    self.acknowledged.append(int.from_bytes(body, "big"))
                 elif first == 0xC0:
                     self.pings += 1
                     if self.answers:
@@ -100,13 +116,15 @@ class Broker:
 
     def _take(self, first: int, body: bytes, user: str, writer: asyncio.StreamWriter) -> None:
         length = int.from_bytes(body[:2], "big")
-        assert body[2 : 2 + length] == b"up"
-        rest = body[2 + length :]
+        topic, rest = body[2 : 2 + length].decode(), body[2 + length :]
         packet_id = 0
         if first & 0x06:
             packet_id, rest = int.from_bytes(rest[:2], "big"), rest[2:]
             assert packet_id
-        self.published.append(Published(rest, packet_id, bool(first & 0x08), user))
+        if topic == "up":
+            self.published.append(Published(rest, packet_id, bool(first & 0x08), user))
+        else:
+            self.answers_to_commands.append((topic, rest))
         if self.answers and packet_id:
             writer.write(b"\x40\x02" + packet_id.to_bytes(2, "big"))
 

@@ -203,6 +203,31 @@ async def test_a_reboot_forgets_the_buffer_and_counts_on(tmp_path: Path, monkeyp
         assert (around.counts.connected, around.counts.connects) == (0, 2)
 
 
+async def test_a_device_runs_each_command_once_and_answers_until_that_is_acknowledged(tmp_path: Path) -> None:
+    async with Broker() as broker:
+        with LedgerWriter(tmp_path, wall_ms=lambda: NOW_MS) as book:
+            around = Surroundings(asyncio.get_running_loop(), ledger=book, rng=random.Random(1), wall_ms=lambda: NOW_MS)
+            numbers = book.enroll([LedgerDevice("pump-00", "demo", "serial", True, 40)])
+            book.count_boots(numbers)
+            settings = DeviceSettings(port=broker.port, wait_min_s=0.01, obeys=True)
+            device = MqttDevice(roster(1)[0], 0, {}, settings, around)
+            device.switch_on()
+            await broker.until(lambda: broker.subscribed == [b"down/+/+"])
+            answer = "up/response/c1", b'{"ok":true,"did":"open","run":1}'
+            broker.tell("down/open/c1", bytes(300), 5)
+            broker.tell("down/open/c1", b"", 6)
+            await broker.until(lambda: broker.answers_to_commands == [answer, answer] and broker.acknowledged == [5, 6])
+            broker.answers = False
+            broker.tell("down/close/c2", b"", 7)
+            await broker.until(lambda: len(broker.answers_to_commands) == 3)
+            broker.drop()
+            await broker.until(lambda: len(broker.answers_to_commands) == 4)
+            device.switch_off()
+            around.timers.close()
+    assert broker.answers_to_commands[2:] == 2 * [("up/response/c2", b'{"ok":true,"did":"close","run":2}')]
+    assert (device.orders.ran, device.orders.again) == (2, 1)
+
+
 async def test_quality_0_is_sent_once_or_counted_as_dropped(tmp_path: Path) -> None:
     async with Broker() as broker:
         settings = DeviceSettings(port=broker.port, qos=0)

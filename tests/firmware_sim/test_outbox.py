@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from firmware_sim.devices.outbox import Outbox, Outgoing
+from firmware_sim.devices.outbox import PACKET_ID_MAX, Outbox, Outgoing
 
 
 def message(seq: int) -> Outgoing:
@@ -70,7 +70,7 @@ def test_losing_power_loses_everything_and_says_what() -> None:
     assert outbox.take() == []
 
 
-def test_packet_ids_start_again_after_65535_and_skip_those_in_use() -> None:
+def test_packet_ids_start_again_after_the_last_and_skip_those_in_use() -> None:
     outbox = Outbox(messages_max=10, window=2)
     outbox.add(message(0))
     stuck = outbox.take()[0].packet_id
@@ -78,11 +78,11 @@ def test_packet_ids_start_again_after_65535_and_skip_those_in_use() -> None:
     for seq in range(1, 70_000):
         outbox.add(message(seq))
         (one,) = outbox.take()
-        assert 1 <= one.packet_id <= 65_535
+        assert 1 <= one.packet_id <= PACKET_ID_MAX
         assert one.packet_id != stuck
         seen.add(one.packet_id)
         outbox.acknowledge(one.packet_id)
-    assert len(seen) == 65_534
+    assert len(seen) == PACKET_ID_MAX - 1
 
 
 @pytest.mark.parametrize(("messages_max", "window"), [(10, 0), (10, 10), (100_000, 70_000)])
