@@ -28,9 +28,12 @@ def decode_metadata(data: bytes) -> dict[str, str]:
     if not data:
         return {}
     try:
-        return _decode(data)
+        found = _decode(data)
     except UNREADABLE:
         return {}
+    if b"\0" in data:  # no database text can hold it, and what is beside a payload must not stop it
+        return {name.replace("\0", ""): text.replace("\0", "") for name, text in found.items()}
+    return found
 
 
 def with_metadata(data: bytes, metadata: bytes) -> bytes:
