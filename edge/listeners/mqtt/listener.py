@@ -106,6 +106,7 @@ class MqttListener:
             connection.abort()
         if self._tick is not None:
             self._tick.cancel()
+        self.network.publish_waiting_wills()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.collector.drained(), CLOSE_S)
         self.collector.detach(self)

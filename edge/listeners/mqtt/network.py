@@ -111,6 +111,13 @@ class MqttNetwork:
         if not self._users:
             await self.store.close()
 
+    def publish_waiting_wills(self) -> None:
+        """As its last listener closes: nobody would wait for them any more."""
+        if self._users == 1:
+            wills, self._wills = self._wills, {}
+            for pending in wills.values():
+                self._publish_will(pending.will, pending.origin)
+
     def turn(self, listener: object) -> None:
         """Once a second, for each of its listeners: one of them counts."""
         self._turner = self._turner or listener

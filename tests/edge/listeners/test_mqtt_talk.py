@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -424,6 +425,18 @@ async def test_a_will_of_mqtt_5_carries_its_properties(world: World, listener: M
     await (await Packets.connect(listener.port, will=will)).is_lost()
     await until(lambda: len(world.bus.records) == 1)
     assert decode_metadata(world.bus.records[0].metadata) == {"why": "battery"}
+
+
+@pytest.mark.parametrize("delay_s", [0, 30])
+async def test_wills_are_recorded_when_the_gateway_stops(world: World, delay_s: int) -> None:
+    will = Will("gone", b"bye", 1, False, Properties(will_delay_s=delay_s))
+    async with world.listening() as listener:
+        pump = await Packets.connect(listener.port, clean=False, session_expiry_s=60, will=will)
+        closing = asyncio.create_task(listener.close())
+        assert await pump.hears(Disconnect) == Disconnect(Reason.SERVER_SHUTTING_DOWN)
+        await pump.is_lost()
+        await closing
+        assert [record.payload for record in world.bus.records] == [b"bye"]
 
 
 # ---- a network whose devices do not talk
