@@ -22,6 +22,8 @@ from tests.end_to_end.test_docs import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+COMMAND_S = 30.0
+
 
 class Guided(Site):
     """With a listener of each guide, and the device `pumps:serial:my-pump`."""
@@ -188,20 +190,40 @@ async def _true(condition: bool) -> bool:
 
 
 async def test_coap(site: Guided) -> None:
-    page = site.page("coap")
-    before = await site.stored("temperature")
+    alias = {"network_id": "pumps", "alias_key": "serial", "alias": "coap-pump"}
+    body = {"system_id": "site", "blueprint_id": "pump", "name": "CoAP", "aliases": [alias], "credential": True}
+    before = (await site.gateway_status())["registry"]["devices"]
+    password = (await site.post("devices", body))["credential"]["password"]
+
+    async def is_known() -> bool:
+        return bool((await site.gateway_status())["registry"]["devices"] == before + 1)
+
+    await site.until(is_known)
+    page = Page("guides/coap.md", site.folder, {**site.here, "my-pump": "coap-pump", "PASSWORD": password})
     assert await page.type_in("-m post", "temperature", "key=PASSWORD") == ""
     await page.until('"value":71.5', "my-pump/current")
-
-    async def is_in_history() -> bool:
-        return await site.stored("temperature") == [71.5, *before]
-
-    await site.until(is_in_history)
     assert '</sensors/%7Bserial%7D/up>;rt="tidegate.uplink"' in await page.type_in(".well-known/core")
     await page.type_in("key=wrong")
     assert (await site.listener("coap"))["auth_failures"] == 1
-    observe = page.find("-s 30", "/down").replace("-s 30", "-s 1")
-    assert await page.shell(observe) == ""
-    assert await page.type_in("/response/ID") == ""
+
+    device = "devices/pumps:serial:coap-pump"
+    observing = await asyncio.create_subprocess_shell(
+        f"exec {page.find('-s 30', '/down')}", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        command = await site.post(f"{device}/commands", {"name": "reboot", "payload": {"in_s": 3}})
+        assert observing.stdout is not None
+        async with asyncio.timeout(COMMAND_S):
+            told = json.loads(await observing.stdout.readuntil(b"}}"))
+    finally:
+        observing.kill()
+        await observing.wait()
+    assert told == {"command": "reboot", "id": command["id"], "payload": {"in_s": 3}}
+    assert await page.shell(page.find("/response/ID").replace("/ID?", f"/{command['id']}?")) == ""
+
+    async def is_answered() -> bool:
+        return bool((await site.get(f"{device}/commands/{command['id']}"))["state"] == "acknowledged")
+
+    await site.until(is_answered)
     coap = await site.listener("coap")
     assert (coap["kind"], coap["recorded"]) == ("coap", 2)

@@ -53,6 +53,13 @@ class Exchanges:
         self._count += 1
         return exchange
 
+    def drop(self, address: Address, message_id: int) -> None:
+        """The message is new if it comes again."""
+        exchanges = self._endpoints.get(address, {})
+        self._count -= exchanges.pop(message_id, None) is not None
+        if not exchanges:
+            self._endpoints.pop(address, None)
+
     def forget(self, now_s: float) -> None:
         """What is too old."""
         for address, exchanges in list(self._endpoints.items()):

@@ -42,6 +42,10 @@ SOURCES_MAX: Final = 16_384
 TURNED_AWAY_PER_S: Final = 10
 """Of one address: messages above its rate that are told so (RFC 8516). Whoever floods is not answered with a flood."""
 
+ANSWER_BYTES_MAX: Final = 64
+"""Of an answer that is remembered, as 2.04 always is. What has a longer one was not recorded, and is looked at anew
+if it comes again."""
+
 UPLOADS_MAX: Final = 64
 """Bodies that are coming in blocks."""
 

@@ -18,7 +18,14 @@ from edge.listeners.coap.config import CoapConfig
 from edge.listeners.coap.confirmables import Confirmables
 from edge.listeners.coap.datagrams import Datagrams, Peer
 from edge.listeners.coap.exchanges import Exchanges
-from edge.listeners.coap.limits import DRAIN_S, EXCHANGE_S, TICK_S, WAITING_MAX, WAITING_PER_SOURCE_MAX
+from edge.listeners.coap.limits import (
+    ANSWER_BYTES_MAX,
+    DRAIN_S,
+    EXCHANGE_S,
+    TICK_S,
+    WAITING_MAX,
+    WAITING_PER_SOURCE_MAX,
+)
 from edge.listeners.coap.observers import CoapWay, Observers
 from edge.listeners.coap.requests import Request
 from edge.listeners.coap.service import Service
@@ -254,7 +261,9 @@ class CoapListener:
         self._answer(request, request.reply(answer, self.next_message_id()).encode())
 
     def _answer(self, request: Request, data: bytes) -> None:
-        if request.is_confirmable:
+        if len(data) > ANSWER_BYTES_MAX:
+            self._exchanges.drop(request.peer.address, request.message.message_id)
+        elif request.is_confirmable:
             request.exchange.answer = data
         self._send(data, request.peer)
 

@@ -92,6 +92,14 @@ async def test_a_device_that_counts_from_the_start_again_says_something_new(worl
     assert [record.payload for record in world.bus.records] == [b"before the reboot", b"after it"]
 
 
+async def test_what_was_not_recorded_is_looked_at_anew_if_it_comes_again(world: World, client: Client) -> None:
+    world.bus.failures.append(BusRefusedError("log-full", "2 GB of 2 GB"))
+    message = client.message(UP, PAYLOAD)
+    answers = [await client.asks(message) for _ in range(3)]
+    assert [answer.code for answer in answers] == [Code.UNAVAILABLE, Code.CHANGED, Code.CHANGED]
+    assert world.collector.counters.recorded == 1
+
+
 async def test_what_is_remembered_of_an_endpoint_is_bounded(world: World, listener: CoapListener) -> None:
     async with Client.to(listener.port) as client:
         asked = [client.message(UP, b"%d" % number) for number in range(EXCHANGES_PER_ENDPOINT_MAX + 1)]

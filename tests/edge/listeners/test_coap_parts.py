@@ -71,6 +71,18 @@ def test_a_message_is_the_same_by_endpoint_id_and_bytes_for_a_while() -> None:
     assert exchanges.find(THERE, 1, b"a", EXCHANGE_S + 1) is not None
 
 
+def test_a_message_that_is_dropped_is_new_again() -> None:
+    exchanges = Exchanges()
+    for message_id in (1, 2):
+        exchanges.begin(HERE, message_id, b"a", 0.0)
+    exchanges.drop(HERE, 1)
+    assert exchanges.find(HERE, 1, b"a", 0.0) is None
+    assert exchanges.find(HERE, 2, b"a", 0.0) is not None
+    for address, message_id in ((HERE, 2), (HERE, 2), (THERE, 1)):
+        exchanges.drop(address, message_id)
+    assert len(exchanges) == 0
+
+
 def test_when_too_much_is_to_be_remembered_who_is_silent_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.listeners.coap.exchanges.EXCHANGES_MAX", 3)
     exchanges = Exchanges()
