@@ -16,8 +16,9 @@ CORE_BLOCK_BYTES_MAX: Final = 256
 READS_MAX: Final = 64
 """Datagrams that are read before others have their turn: 2 ms of work."""
 
-RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""Asked of the kernel, for what comes while the event loop is at other work; it gives up to net.core.rmem_max."""
+RECEIVE_BUFFER_BYTES: Final = 1024 * 1024
+"""Asked of the kernel, for what comes while the event loop is at other work: about 1,000 messages. A longer queue would
+make others wait behind a flood; what is dropped instead is sent again, and counted."""
 
 EXCHANGE_S: Final = 247.0
 """For so long a message id means the same message (EXCHANGE_LIFETIME, section 4.8.2)."""
