@@ -36,8 +36,8 @@ and what its tests show of them. Made by `make docs` from the tests' markers.
   stopped, wills of devices that said no goodbye are recorded; when it is killed, they are not (3.1.2.5 leaves that
   open)
 - **sessions**: of a client identifier and a device: two devices never meet. Kept on disk over restarts, for at most
-  30 days (MQTT 5: the server's expiry in CONNACK says so), at most 8 of a device while it is away. A clean one
-  touches no disk
+  30 days (MQTT 5: the server's expiry in CONNACK says so), at most 8 of a device and
+  20,000 of a network while clients are away. A clean one touches no disk
 - **while it is away**: messages of QoS 1 and 2 from other devices wait in order, at most 1,000 and 1 MiB a session;
   what finds no room is counted. Commands wait in the gateway's own queue instead, until their deadline
 - **at a time**: 16 messages to a device, or fewer if it asks (Receive Maximum); a command that is under way is sent

@@ -38,6 +38,9 @@ SESSIONS_OF_DEVICE_MAX: Final = 8
 """Kept for one device while their clients are away: one that takes a new client identifier each time must not fill the
 disk. The one that has been away the longest makes room."""
 
+SESSIONS_AWAY_MAX: Final = 20_000
+"""The same for all devices of a network together: twice as many as a listener has connections, some 10 MB of memory."""
+
 _SWEEP_TICKS: Final = 60
 """Seconds between two looks for sessions that are over."""
 
@@ -62,6 +65,8 @@ class MqttNetwork:
         self._sessions: dict[SessionKey, Session] = {}
         self._of_device: dict[tuple[str, str], list[Session]] = {}
         self._here: dict[Session, MqttConnection] = {}
+        self._away: dict[Session, None] = {}
+        """Kept sessions without a client, the one that has been so the longest first."""
         self._by_device: dict[tuple[str, str], list[MqttConnection]] = {}
         self._wills: dict[Session, _PendingWill] = {}
         self._users = 0
@@ -100,10 +105,11 @@ class MqttNetwork:
         now_ms = self.now_ms()
         for message in kept.retained:
             self.exchange.retain(message)
-        for session in kept.sessions:
+        for session in sorted(kept.sessions, key=lambda each: each.left_ms or now_ms):
             session.left_ms = session.left_ms or now_ms
             session.held = {each: None for each in session.held if self.is_logged(session, each)}
             self._add(session)
+            self._away[session] = None
 
     async def close(self) -> None:
         self._users -= 1
@@ -153,6 +159,7 @@ class MqttNetwork:
             session = Session(key)
             self._add(session)
         session.begin(connect)
+        self._away.pop(session, None)
         self._wills.pop(session, None)
         if session.expiry_s:
             self.store.put_session(self.network_id, session)
@@ -184,6 +191,7 @@ class MqttNetwork:
             return
         if session.expiry_s:
             self.store.put_session(self.network_id, session)
+            self._away[session] = None
             self._make_room(device)
         else:
             self._end(session)
@@ -303,6 +311,7 @@ class MqttNetwork:
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
         self._here.pop(session, None)
+        self._away.pop(session, None)
         device = (session.key.alias_key, session.key.alias)
         sessions = self._of_device.get(device, [])
         if session in sessions:
@@ -321,6 +330,8 @@ class MqttNetwork:
         away = [each for each in self._of_device.get(device, ()) if each.left_ms]
         if len(away) > SESSIONS_OF_DEVICE_MAX:
             self._end(min(away, key=lambda each: each.left_ms))
+        elif len(self._away) > SESSIONS_AWAY_MAX:
+            self._end(next(iter(self._away)))
 
 
 class _Recorded:

@@ -270,6 +270,19 @@ async def test_the_sessions_of_a_device_are_bounded(listener: MqttListener) -> N
     assert present == [False, True]
 
 
+async def test_the_sessions_of_a_network_are_bounded(listener: MqttListener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.listeners.mqtt.network.SESSIONS_AWAY_MAX", 2)
+    login = {"password": "network", "clean": False, "session_expiry_s": DAY_S}
+    for user in ("a", "b", "c"):
+        device = await Packets.connect(listener.port, user=user, **login)
+        await device.disconnects()
+        await until(lambda: not listener.counters.connections)
+    present = [
+        (await Packets.connect(listener.port, user=user, **login)).connack.session_present for user in ("a", "b", "c")
+    ]
+    assert present == [False, True, True]
+
+
 async def test_a_damaged_store_is_put_aside_and_sessions_begin_anew(world: World, tmp_path: Path) -> None:
     (tmp_path / "mqtt.db").write_bytes(b"not a database" * 1000)
     async with world.listening(data_dir=tmp_path) as listener:
