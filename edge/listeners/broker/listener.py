@@ -31,7 +31,7 @@ from sync.registry import Network, Registry
 from tidegate.logs import get_logger
 
 RETRY_FIRST_S: Final = 1.0
-RETRY_MAX_S: Final = 30.0
+RETRY_MAX_S: Final = 10.0
 """Between attempts; each wait is up to a half longer, so that the gateways of a site do not return all at once."""
 
 STEADY_S: Final = 60.0
