@@ -11,7 +11,7 @@ import os
 import random
 import resource
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,19 +24,24 @@ from edge.config import EdgeConfig
 from edge.courier import Courier, Time
 from edge.data_folder import DataFolder, Running
 from edge.downlink import GatewayDownlink, Ways
+from edge.hangup import rereading
 from edge.identity import Identity, load_identity
 from edge.listeners.catalog import make_listener
 from edge.listeners.clock import GatewayClock, SystemClock
 from edge.listeners.collector import Collector
+from edge.listeners.config import ListenerConfig
 from edge.listeners.listener import Listener, Shared
+from edge.listeners.roster import Roster
 from edge.presence import Name, PresenceRecorder
 from edge.recorder import CHANNEL, Recorder
 from edge.recorder import TOPIC as INBOUND
+from edge.reload import Reload
 from edge.replica import Replica
 from edge.resolver import TOPIC as RESOLVED
 from edge.resolver import LocalResolver
 from edge.sender import Sender
-from edge.status.accounting import Parts, refused_records
+from edge.service.notify import Notify, Pulse
+from edge.status.accounting import Parts, refused_records, summary
 from edge.status.server import StatusServer
 from edge.status.view import GatewayView, MessageView
 from sync.bus.contract import BusError, TopicSpec
@@ -66,17 +71,17 @@ FILES_MAX: Final = 256
 _log = get_logger("edge.app")
 
 
-async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
-    """Runs until `stop`. Raises UserError where somebody has to do something first, and what ended a part that the
-    gateway cannot be without."""
+async def run_gateway(config: EdgeConfig, stop: asyncio.Event, load: Callable[[], EdgeConfig] | None = None) -> None:
+    """Runs until `stop`. `load` reads the configuration again, at SIGHUP. Raises UserError where somebody has to do
+    something first, and what ended a part that the gateway cannot be without."""
     identity = load_identity(config.data_dir)
     if identity is None:
         raise UserError(
             f"the gateway of {config.data_dir} is not enrolled",
             f"tidegate-edge enroll https://CLOUD --token TOKEN --data {config.data_dir}",
         )
-    _allow_files(FILES_MAX + sum(listener.files_max for _, listener in config.listeners))
-    system, background, seen = SystemClock(), Background(), MessageView()
+    _allow_files(config)
+    system, background, seen, notify = SystemClock(), Background(), MessageView(), Notify()
     async with contextlib.AsyncExitStack() as up:
         folder = up.enter_context(contextlib.closing(DataFolder(config.data_dir)))
         anchors = Anchors(FolderFile(config.data_dir), system)
@@ -97,23 +102,37 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event) -> None:
         await up.enter_async_context(background.needed("presence", parts.presence.run()))
         if log.accounting().logged:
             parts.presence.begin(parts.listeners)
-        for listener in parts.listeners:
-            await listener.start()
-            up.push_async_callback(listener.close)
+        await parts.roster.start()
+        up.push_async_callback(parts.roster.close)
         view = GatewayView(parts, seen)
         await up.enter_async_context(background.needed("status sampler", view.sample()))
         status = StatusServer(config.status.host, config.status.port, view)
         up.push_async_callback(status.close)
         await status.start()
         await up.enter_async_context(restarted("courier", parts.courier.run))
-        parts.downlink.check_networks()
         await up.enter_async_context(_linked(parts.link))
-        ports = {listener.name: listener.port for listener in parts.listeners if listener.port}
-        folder.tell(Running(os.getpid(), status.url, ports, _endpoint(config)))
+
+        def tell() -> None:
+            ports = {listener.name: listener.port for listener in parts.listeners if listener.port}
+            folder.tell(Running(os.getpid(), status.url, ports, _endpoint(config)))
+            parts.downlink.check_networks()
+            _log.info("devices are served", status=status.url, ports=ports)
+
+        parts.reload.done = tell
+        if load is not None:
+            up.enter_context(rereading(parts.reload, load, stop))
+        tell()
         _settle_memory()
-        _log.info("gateway is up", status=status.url, ports=ports, epoch=f"{log.epoch:016x}")
+        _log.info("gateway is up", epoch=f"{log.epoch:016x}")
+        if notify.is_heard:
+            pulse = Pulse(parts.recorder)
+            await up.enter_async_context(
+                background.needed("signs of life", notify.run(pulse.is_alive, lambda: summary(view.accounting())))
+            )
+        notify.tell(READY="1")
         await background.until(stop)
         view.is_stopping = True
+        notify.tell(STOPPING="1")
         _log.info("stopping")
 
 
@@ -131,15 +150,20 @@ def _parts(
     """What works on them; nothing runs yet."""
     monotonic_s = asyncio.get_running_loop().time
     collector = Collector(hub.connect(), clock, run=secrets.randbits(63))
-    listeners: list[Listener] = []
+    roster = Roster()
+    listeners = roster.listeners
     time = Time(clock.true_ms, lambda: anchors.true_error_ms() is not None)
     courier = Courier(commands, Ways(replica, listeners).to, time)
     presence = PresenceRecorder(collector, monotonic_s, partial(_came, replica, courier))
     seen.onlookers.append(presence.heard)
     shared = Shared(replica.registry, collector, config.data_dir, log.has, clock.true_ms, attendance=presence)
-    listeners.extend(make_listener(kind, listener, shared) for kind, listener in config.listeners)
-    for listener in listeners:
-        listener.refusals.watch = partial(seen.add_refused, listener.name, listener.network_id)
+
+    def make(kind: str, section: ListenerConfig) -> Listener:
+        made = make_listener(kind, section, shared)
+        made.refusals.watch = partial(seen.add_refused, made.name, made.network_id)
+        return made
+
+    roster.fill(config.listeners, make)
     downlink = GatewayDownlink(replica, listeners, courier)
     sender = Sender(log, log.accept, monotonic_s=monotonic_s)
     recorder = Recorder(hub.connect(), log, anchors.true_received_ms)
@@ -164,7 +188,8 @@ def _parts(
         hub=hub,
         recorder=recorder,
         collector=collector,
-        listeners=listeners,
+        roster=roster,
+        reload=Reload(config, roster, allow_files=_allow_files),
         resolver=LocalResolver(
             lambda: replica.registry,
             log.reader("resolver", at="end"),
@@ -296,13 +321,17 @@ def _link_url(config: EdgeConfig, identity: Identity) -> str:
     return config.link.url or identity.enrolment.link_url
 
 
-def _allow_files(wanted: int) -> None:
+def _allow_files(config: EdgeConfig) -> None:
     """A connection is a descriptor, and many systems allow 1,024 unless they are asked for more."""
+    wanted = FILES_MAX + sum(listener.files_max for _, listener in config.listeners)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     given = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (given, hard))
+    except OSError:  # whoever runs the gateway may forbid that
+        given = soft
     if given < wanted:
         _log.warning("fewer files may be open than the configuration allows connections", files=given, wanted=wanted)
 

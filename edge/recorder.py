@@ -49,6 +49,10 @@ class Recorder:
         """`true_received_ms(clock, received_ms)`: true time of what a clock stamped, as far as it is known by now. The
         log's ages go by it, so that no clock that is off makes what is new look old; records stay as they came."""
         self.counts = RecorderCounts()
+        self.taken = 0
+        """Batches that it was given."""
+        self.answered = 0
+        """Of them, those that have an answer, whatever it was."""
         self.trouble = ""
         """Why the last append failed; empty: it did not."""
         self._bus = bus
@@ -62,9 +66,15 @@ class Recorder:
         try:
             async with asyncio.TaskGroup() as appends:
                 while True:
-                    appends.create_task(self._record(await reader.fetch(BATCHES_MAX, BYTES_MAX)))
+                    deliveries = await reader.fetch(BATCHES_MAX, BYTES_MAX)
+                    self.taken += len(deliveries)
+                    appends.create_task(self._answer(deliveries))
         finally:
             await reader.close()
+
+    async def _answer(self, deliveries: Sequence[Delivery]) -> None:
+        await self._record(deliveries)
+        self.answered += len(deliveries)
 
     async def _record(self, deliveries: Sequence[Delivery]) -> None:
         good: list[tuple[Delivery, Entry]] = []

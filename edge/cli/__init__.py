@@ -6,14 +6,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edge.cli import config, log
+from edge.cli import config, log, service
 from edge.cli.commands import commands
 from edge.cli.decode import decode
 from edge.cli.devices import devices
+from edge.cli.doctor import doctor
 from edge.cli.enroll import enroll
+from edge.cli.reload import reload
 from edge.cli.run import run
 from edge.cli.status import status
 from edge.cli.tail import tail
+from edge.cli.trial import trial
 from edge.cli.where import where
 from tidegate.console import run_app, version_option
 
@@ -27,10 +30,12 @@ def options(version: Annotated[bool, version_option("tidegate-edge")] = False) -
     """The gateway of Tidegate."""
 
 
-for command in (commands, decode, devices, enroll, run, status, tail, where):
+for command in (commands, decode, devices, doctor, enroll, reload, run, status, tail, where):
     app.command()(command)
+app.command("test")(trial)
 app.add_typer(config.app, name="config")
 app.add_typer(log.app, name="log")
+app.add_typer(service.app, name="service")
 
 
 def main() -> NoReturn:

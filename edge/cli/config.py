@@ -6,9 +6,7 @@ import typer
 
 from edge.cli.options import AsJson, ConfigFile, DataDir, load_config
 from edge.config import EdgeConfig
-
-_FILES = ("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "connect_ca")
-"""What listeners of any kind call the files that they read."""
+from edge.listeners.catalog import KINDS
 
 app = typer.Typer(help="The configuration.", no_args_is_help=True)
 
@@ -33,11 +31,10 @@ def _check_files(config: EdgeConfig) -> None:
     from tidegate.console import UserError
 
     named = [("link.ca_file", "", config.link.ca_file)]
-    for kind, listener in config.listeners:
-        place = getattr(config, kind).index(listener)
-        for setting in _FILES:
-            path = getattr(listener, setting, "")
-            named.append((f"{kind}[{place}].{setting}", f" of listener {listener.name!r}", path))
+    for kind in KINDS:
+        for place, listener in enumerate(getattr(config, kind)):
+            whose = f" of listener {listener.name!r}"
+            named += [(f"{kind}[{place}].{setting}", whose, str(path)) for setting, path in listener.files.items()]
     for setting, whose, path in named:
         if not path:
             continue

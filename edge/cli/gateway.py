@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -32,6 +34,7 @@ class RunningGateway:
             raise UserError(f"no gateway runs on {config.data_dir}", "; ".join(remedies))
         if not found.status_url:
             raise UserError("the gateway is only just starting", "ask again in a moment")
+        self.pid = found.pid
         self._client = httpx.Client(base_url=found.status_url, timeout=REQUEST_S, trust_env=False)
 
     def get(self, path: str, kind: type[T]) -> T:
@@ -44,15 +47,21 @@ class RunningGateway:
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             raise self._unreachable(error) from None
 
-    def events(self, path: str, **query: str) -> Iterator[tuple[str, str]]:
-        """Name and data of server-sent events, until the gateway stops."""
+    def events(
+        self, path: str, query: Mapping[str, str] | None = None, *, within_s: float = math.inf
+    ) -> Iterator[tuple[str, str]]:
+        """Name and data of server-sent events, until the gateway stops, or until `within_s` have passed, and up to as
+        much again where nothing is said."""
         name = "message"
+        ends_s = time.monotonic() + within_s
         try:
-            with self._client.stream("GET", path, params=query, timeout=QUIET_S) as response:
+            with self._client.stream("GET", path, params=query, timeout=min(QUIET_S, within_s)) as response:
                 if response.is_error:
                     response.read()
                     raise UserError(f"the gateway answered {response.status_code}: {response.text}")
                 for line in response.iter_lines():
+                    if time.monotonic() >= ends_s:
+                        return
                     field, _, value = line.partition(": ")
                     if field == "event":
                         name = value
@@ -60,6 +69,8 @@ class RunningGateway:
                         yield name, value
                         name = "message"
         except httpx.HTTPError as error:
+            if isinstance(error, httpx.ReadTimeout) and time.monotonic() >= ends_s:
+                return
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> UserError:

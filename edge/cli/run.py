@@ -8,7 +8,7 @@ from edge.cli.options import ConfigFile, DataDir, load_config
 
 
 def run(config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
-    """Run the gateway until Ctrl-C or SIGTERM."""
+    """Run the gateway until Ctrl-C or SIGTERM. At SIGHUP it reads its configuration again."""
     from edge.app import run_gateway
     from tidegate import logs, loop
 
@@ -16,6 +16,6 @@ def run(config_file: ConfigFile = None, data_dir: DataDir = None) -> None:
     logs.configure(level=config.log_level)
 
     async def main(stop: asyncio.Event) -> None:
-        await run_gateway(config, stop)
+        await run_gateway(config, stop, lambda: load_config(config_file, data_dir))
 
     loop.run(main)

@@ -41,7 +41,7 @@ def tail(
         print("waiting for the next one", file=sys.stderr)
     filters = {"device": device, "listener": listener, "rejected": "1" if rejected else ""}
     query = {name: value for name, value in filters.items() if value}
-    for name, data in gateway.events("/tail", **query):
+    for name, data in gateway.events("/tail", query):
         if name == "gap":
             print(f"missed {msgspec.json.decode(data)['missed']:,}: they came too fast to be shown", file=sys.stderr)
         elif as_json:

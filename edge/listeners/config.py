@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -44,6 +45,10 @@ TlsClientCa = Annotated[
         "alternative name, is the user name, ALIAS or KEY:ALIAS. Empty: none is asked for."
     ),
 ]
+
+
+FILE_SETTINGS: Final = ("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "connect_ca")
+"""Whose values are paths of files that must be readable, and whose content counts as part of the section."""
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
@@ -118,6 +123,27 @@ def device_of(text: str) -> Name:
     return Name(key, alias)
 
 
+class Socket(msgspec.Struct, frozen=True):
+    """An address and port, of this machine or of another."""
+
+    host: str
+    port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What a listener needs of the machine and around it: what `tidegate-edge doctor` looks at before it is started."""
+
+    sockets: tuple[Socket, ...] = ()
+    """That it listens on."""
+    serial_ports: tuple[str, ...] = ()
+    """Device files, or `usb:VID:PID[:SERIAL]`."""
+    peers: tuple[Socket, ...] = ()
+    """That it connects to: a broker, a Modbus device."""
+    folders: tuple[str, ...] = ()
+    """That it writes to, beside the gateway's data folder."""
+
+
 class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A listener: devices of one network, by one protocol."""
 
@@ -130,6 +156,22 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def files_max(self) -> int:
         """File descriptors that it may need at a time."""
         return 1
+
+    @property
+    def needs(self) -> Needs:
+        """Each kind says its own."""
+        return Needs()
+
+    @property
+    def server_tls(self) -> TlsFiles | None:
+        """That it shows to those who connect to it; None: no TLS, or it is the one who connects."""
+        files = getattr(self, "tls", None)
+        return files if isinstance(files, TlsFiles) else None
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that it names, by setting."""
+        return {name: Path(value) for name in FILE_SETTINGS if (value := getattr(self, name, ""))}
 
 
 class TlsListenerConfig(ListenerConfig, frozen=True, kw_only=True):

@@ -102,7 +102,8 @@ class Listener(Protocol):
         ...
 
     async def close(self) -> None:
-        """Takes no more, answers what came as far as it is recorded in time, then closes what it holds."""
+        """Takes no more, answers what came as far as it is recorded in time, then closes what it holds. May be called
+        more than once, and after a `start` that raised."""
         ...
 
     def recheck(self) -> None:

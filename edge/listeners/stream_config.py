@@ -14,8 +14,10 @@ from edge.listeners.config import (
     DeviceName,
     IsOpen,
     ListenerConfig,
+    Needs,
     Port,
     PriorityName,
+    Socket,
     TlsCert,
     TlsClientCa,
     TlsFiles,
@@ -145,6 +147,12 @@ class TcpConfig(FramedConfig, frozen=True, kw_only=True):
     def files_max(self) -> int:
         return 1 if self.connect else self.connections_max
 
+    @property
+    def needs(self) -> Needs:
+        if self.connect:
+            return Needs(peers=(Socket(*self.peer),))
+        return Needs(sockets=(Socket(self.host, self.port),))
+
 
 class UdpConfig(FramedConfig, frozen=True, kw_only=True):
     """A listener for datagrams. Best effort: what comes while the gateway cannot take it is dropped and counted."""
@@ -178,6 +186,10 @@ class UdpConfig(FramedConfig, frozen=True, kw_only=True):
         super().__post_init__()
         if not self.open:
             raise ValueError("open: whoever reaches the port may speak, which must be said by open = true")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(sockets=(Socket(self.host, self.port, "udp"),))
 
 
 class PollConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -224,3 +236,7 @@ class SerialConfig(FramedConfig, frozen=True, kw_only=True):
             raise ValueError(f"port: {self.port!r} is no usb:VID:PID with four hexadecimal digits each")
         if not self.open:
             raise ValueError("open: whoever is on the line may speak, which must be said by open = true")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(serial_ports=(self.port,))

@@ -17,8 +17,10 @@ from edge.identity import Enrolment
 from edge.listeners.clock import GatewayClock
 from edge.listeners.collector import Collector
 from edge.listeners.listener import Listener
+from edge.listeners.roster import Roster
 from edge.presence import PresenceRecorder
 from edge.recorder import Recorder
+from edge.reload import Reload
 from edge.replica import Replica
 from edge.resolver import LocalResolver
 from edge.sender import Sender
@@ -205,7 +207,8 @@ class Parts(msgspec.Struct, frozen=True):
     hub: ZeroMqHub
     recorder: Recorder
     collector: Collector
-    listeners: Sequence[Listener]
+    roster: Roster
+    reload: Reload
     resolver: LocalResolver
     sender: Sender
     downlink: GatewayDownlink
@@ -213,6 +216,11 @@ class Parts(msgspec.Struct, frozen=True):
     courier: Courier
     presence: PresenceRecorder
     link: LinkClient
+
+    @property
+    def listeners(self) -> Sequence[Listener]:
+        """Those that are configured at the moment."""
+        return self.roster.listeners
 
 
 def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
@@ -253,6 +261,12 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
             registry.revision, len(registry.networks), len(registry.blueprints), len(registry.devices)
         ),
     )
+
+
+def summary(seen: Accounting) -> str:
+    """In one line."""
+    trouble = f"; THE LOG TAKES NOTHING: {seen.log.trouble}" if seen.log.trouble else ""
+    return f"{seen.totals.logged:,} logged, {seen.totals.pending:,} wait, link {seen.link.state}{trouble}"
 
 
 def oldest_pending_ms(parts: Parts, stamped_ms: int | None) -> int | None:

@@ -5,6 +5,7 @@
 /readyz      devices can be served, or 503     /latest       devices heard and their values
 /metrics     for Prometheus                    /rejects      what was turned away, with its bytes
 /where?id=…  where a record is                /commands     for devices, and how they stand
+                                               /reload       what became of the configuration that was read last
 /tail?device=…&listener=…&rejected=1    messages as they come, as server-sent events
 """
 
@@ -50,6 +51,7 @@ class StatusApi:
             "/latest": self._latest,
             "/commands": self._commands,
             "/rejects": lambda: as_json(view.rejections()),
+            "/reload": lambda: as_json(view.parts.reload.last),
         }
 
     async def answer(self, request: Request) -> Answer | Stream:

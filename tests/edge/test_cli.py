@@ -19,8 +19,9 @@ from edge.cli.devices import rate
 from edge.cli.gateway import RunningGateway
 from edge.cli.log import export
 from edge.cli.status import backlog_line, clock_line, duration, link_line, rows, size
-from edge.cli.tail import line
+from edge.cli.tail import last_rejected, line
 from edge.status.accounting import Accounting
+from edge.status.rejects import RefusedPacket, Rejected, Rejections, payload_of
 from tests.edge.site import Site, command
 from tidegate.console import UserError
 
@@ -230,6 +231,26 @@ def test_sizes() -> None:
 MESSAGE = {"kind": "message", "network": "quay", "alias_key": "serial", "alias": "pump", "device_id": 1,
            "received_time": NOW_MS, "data": {"n": 1}, "size": 7}  # fmt: skip
 PAYLOAD = {"size": 3, "hex": "78797a", "text": "xyz"}
+
+
+def test_what_was_turned_away_before_is_filtered_as_what_comes() -> None:
+    payload = payload_of(b"x")
+    known = Rejections(
+        [
+            Rejected(20, "c", "d", "quay", "serial", alias, "up", name, payload)
+            for alias, name in (("a", "mqtt"), ("b", "udp"))
+        ],
+        [RefusedPacket(10, "c", "d", name, "10.0.0.1:5", "a", payload) for name in ("mqtt", "udp")],
+        {},
+        {},
+    )
+
+    def shown(device: str, listener: str) -> list[tuple[str, str]]:
+        return [(type(event).__name__, event.listener) for event in last_rejected(known, device, listener)]
+
+    assert shown("", "udp") == [("RefusedEvent", "udp"), ("RejectedEvent", "udp")]
+    assert shown("a", "mqtt") == [("RefusedEvent", "mqtt"), ("RejectedEvent", "mqtt")]
+    assert shown("a", "udp") == [("RefusedEvent", "udp")]
 
 
 @pytest.mark.parametrize(

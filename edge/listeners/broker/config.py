@@ -10,7 +10,9 @@ from edge.listeners.config import (
     PRIORITIES_MAX,
     CodecName,
     ListenerConfig,
+    Needs,
     PriorityConfig,
+    Socket,
     TopicTemplates,
     check_tls,
     templates_of,
@@ -88,6 +90,10 @@ class BrokerConfig(ListenerConfig, frozen=True):
     ] = ""
     tls_cert: Annotated[str, Meta(description="Own certificate chain (PEM), where the broker wants one.")] = ""
     tls_key: Annotated[str, Meta(description="Key of the certificate (PEM).")] = ""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(peers=(Socket(self.host, self.port),))
 
     def __post_init__(self) -> None:
         if not self.templates:

@@ -11,8 +11,10 @@ from edge.listeners.config import (
     CodecName,
     IsOpen,
     ListenerConfig,
+    Needs,
     Port,
     PriorityConfig,
+    Socket,
     TopicTemplates,
     templates_of,
 )
@@ -48,6 +50,12 @@ class CoapConfig(ListenerConfig, frozen=True, kw_only=True):
         if not self.templates:
             raise ValueError("templates: at least one is needed; it says which paths there are")
         templates_of(self.paths)
+
+    @property
+    def needs(self) -> Needs:
+        # Contexts count what was sent, in their folder.
+        folders = (self.oscore,) if self.oscore else ()
+        return Needs(sockets=(Socket(self.host, self.port, "udp"),), folders=folders)
 
     @property
     def paths(self) -> tuple[str, ...]:

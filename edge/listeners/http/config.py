@@ -10,8 +10,10 @@ from edge.listeners.config import (
     PRIORITIES_MAX,
     CodecName,
     IsOpen,
+    Needs,
     Port,
     PriorityConfig,
+    Socket,
     TlsListenerConfig,
     TopicTemplates,
     templates_of,
@@ -47,3 +49,7 @@ class HttpConfig(TlsListenerConfig, frozen=True):
     @property
     def files_max(self) -> int:
         return self.connections_max
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(sockets=(Socket(self.host, self.port),))

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from edge.listeners.config import ListenerConfig, PriorityName, device_of
+from edge.listeners.config import ListenerConfig, Needs, PriorityName, Socket, device_of
 from protocols.codecs.registers import COILS, DISCRETE, HOLDING, INPUT, Register
 from protocols.codecs.spec import LayoutField
 
@@ -137,6 +137,12 @@ class ModbusConfig(ListenerConfig, frozen=True, kw_only=True):
     units: Annotated[
         tuple[UnitConfig, ...], Meta(min_length=1, max_length=UNITS_MAX, description="Who is polled, in this order.")
     ]
+
+    @property
+    def needs(self) -> Needs:
+        if self.serial:
+            return Needs(serial_ports=(self.serial,))
+        return Needs(peers=(Socket(self.host, self.port),))
 
     def __post_init__(self) -> None:
         if bool(self.host) == bool(self.serial):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from edge.listeners.config import PRIORITIES_MAX, Port, PriorityConfig, TlsListenerConfig
+from edge.listeners.config import PRIORITIES_MAX, Needs, Port, PriorityConfig, Socket, TlsListenerConfig
 
 
 class MqttConfig(TlsListenerConfig, frozen=True):
@@ -29,3 +29,7 @@ class MqttConfig(TlsListenerConfig, frozen=True):
     @property
     def files_max(self) -> int:
         return self.connections_max
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(sockets=(Socket(self.host, self.port),))

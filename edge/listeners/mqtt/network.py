@@ -41,6 +41,10 @@ disk. The one that has been away the longest makes room."""
 SESSIONS_AWAY_MAX: Final = 20_000
 """The same for all devices of a network together: twice as many as a listener has connections, some 10 MB of memory."""
 
+_NETWORKS: Final = "mqtt"
+_STORE: Final = "mqtt store"
+"""Under which the listeners find what they share."""
+
 _SWEEP_TICKS: Final = 60
 """Seconds between two looks for sessions that are over."""
 
@@ -98,6 +102,7 @@ class MqttNetwork:
             self.store.open()
             kept = self.store.load(self.network_id)
         except (OSError, sqlite3.Error) as error:
+            self._users -= 1
             raise UserError(
                 f"listener {listener!r} cannot keep sessions in {self._shared.data_dir / STORE_FILE}: {error}",
                 "see that the disk is there and has room, and that this user may write to it",
@@ -115,6 +120,7 @@ class MqttNetwork:
         self._users -= 1
         self._turner = None
         if not self._users:
+            self._shared.by_kind[_NETWORKS].pop(self.network_id, None)  # who comes later begins with what is kept
             await self.store.close()
 
     def publish_waiting_wills(self) -> None:
@@ -349,8 +355,10 @@ class _Recorded:
 
 def network_of(network_id: str, shared: Shared) -> MqttNetwork:
     """One for all listeners of the network."""
-    networks: dict[str, MqttNetwork] = shared.by_kind.setdefault("mqtt", {})
+    networks: dict[str, MqttNetwork] = shared.by_kind.setdefault(_NETWORKS, {})
     if network_id not in networks:
-        store: SessionStore = shared.by_kind.setdefault("mqtt store", SessionStore(shared.data_dir / STORE_FILE))
+        store: SessionStore | None = shared.by_kind.get(_STORE)
+        if store is None or store.is_closed:
+            store = shared.by_kind[_STORE] = SessionStore(shared.data_dir / STORE_FILE)
         networks[network_id] = MqttNetwork(network_id, shared, store)
     return networks[network_id]

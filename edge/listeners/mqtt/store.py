@@ -103,6 +103,8 @@ class SessionStore:
         self._wake = asyncio.Event()
         self._users = 0
         self._trouble = ""
+        self.is_closed = False
+        """It was used, and nobody uses it any more: the next one opens another."""
         self._begun = 0
         self._done = 0
 
@@ -126,6 +128,7 @@ class SessionStore:
         self._users -= 1
         if self._users or self._database is None:
             return
+        self.is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
