@@ -120,6 +120,8 @@ class FrameLine:
         self.peer = peer
         self.name = name
         self.is_open = True
+        self.parting = "connection lost"
+        """Why it ends, once it does, for people."""
         self.frames = 0
         """Received, since it was opened."""
         self._hub = hub
@@ -159,6 +161,7 @@ class FrameLine:
         """The device has said all, and may wait for its answers: the line ends with the last of them."""
         if self._idle is not None:
             self._idle.stop()
+        self.parting = "disconnected"
         self._take(self._decoder.idle())
         self.hand_over()
         self._is_finishing = True
@@ -179,6 +182,7 @@ class FrameLine:
         """Ends the line, and says why."""
         if not self.is_open:
             return
+        self.parting = detail
         self._tell(code, detail, data)
         self._part()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import ClassVar, Final
 
 from edge.listeners.command_form import framed
 from edge.listeners.frames import REJECTS_TOLD_PER_S, FrameLine, FrameRules
@@ -44,6 +44,9 @@ class LineWay:
 class LineHub:
     """The part of a Listener that is the same for TCP and serial ports."""
 
+    connects: ClassVar = True
+    """Whether a line that is open means that its device is there."""
+
     def __init__(self, config: FramedConfig, shared: Shared, rules: FrameRules) -> None:
         self.name = config.name
         self.network_id = config.network
@@ -57,6 +60,7 @@ class LineHub:
         self.trouble = ""
         self.lines: set[FrameLine] = set()
         self._registry = shared.registry
+        self._attendance = shared.attendance
         self._by_device: dict[Name, list[FrameLine]] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._told = 0
@@ -84,6 +88,8 @@ class LineHub:
     def named(self, line: FrameLine) -> None:
         if line.name is not None and line.name.alias:
             self._by_device.setdefault(line.name, []).append(line)
+            if self.connects:
+                self._attendance.connected(self.name, self.network_id, line.name.alias_key, line.name.alias)
 
     def left(self, line: FrameLine) -> None:
         if line not in self.lines:
@@ -94,6 +100,9 @@ class LineHub:
             lines.remove(line)
             if not lines:
                 del self._by_device[line.name]
+            if self.connects:
+                device = (line.name.alias_key, line.name.alias)
+                self._attendance.disconnected(self.name, self.network_id, *device, line.parting)
 
     def tells_reject(self) -> bool:
         self._told += 1
@@ -126,6 +135,7 @@ class LineHub:
         self.is_listening = False
         self.pause()
         for line in self.lines:
+            line.parting = "the gateway stops"
             line.hand_over()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.collector.drained(), DRAIN_S)

@@ -103,6 +103,7 @@ class SerialListener(LineHub):
 
     kind = "serial"
     port = 0
+    connects = False
 
     def __init__(self, config: SerialConfig, shared: Shared) -> None:
         super().__init__(config, shared, rules_of(config, config.framing, silence_counts=True, gather_s=GATHER_S))

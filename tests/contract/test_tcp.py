@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,33 @@ async def test_a_command_is_a_frame_to_the_device_and_its_answer_a_record(world:
             with pytest.raises(CommandRefusedError, match="65,536"):
                 await way.send(restart(b"x" * 70_000))
         await until(lambda: listener.way("serial", "7") is None)
+
+
+async def test_who_comes_and_goes_is_told_with_the_reason(world: FrameWorld) -> None:
+    name = ("tcp", "quay", "imei", "7")
+    async with world.listening(TcpListener, config(login="ID {imei}", framing=FramingSpec("line", 20))) as listener:
+        async with connected(listener) as (reader, writer):
+            await until(lambda: listener.counters.connections == 1)
+            assert world.attendance.told == []
+            writer.write(b"ID 7\n")
+            await until(lambda: world.attendance.told == [name])
+            writer.write_eof()
+            assert await reader.read() == b""
+        await until(lambda: world.attendance.told == [name, (*name, "disconnected")])
+        async with connected(listener) as (_, writer):
+            writer.write(b"ID 7\n")
+            await until(lambda: len(world.attendance.told) == 3)
+            resets = struct.pack("ii", 1, 0)  # a close that is no goodbye
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, resets)
+        await until(lambda: world.attendance.told[3:] == [(*name, "connection lost")])
+        async with connected(listener) as (reader, writer):
+            writer.write(b"ID 7\n")
+            await until(lambda: len(world.attendance.told) == 5)
+            await listener.close()
+            assert world.attendance.told[5:] == [(*name, "the gateway stops")]
+    async with world.listening(TcpListener, config(identity="payload")) as listener, connected(listener):
+        await until(lambda: listener.counters.connections == 1)
+        assert len(world.attendance.told) == 6
 
 
 async def test_a_command_may_be_its_payload_alone(world: FrameWorld) -> None:

@@ -25,6 +25,19 @@ class Makes(Protocol[Made_co]):
     def __call__(self, config: Any, shared: Shared) -> Made_co: ...
 
 
+class Attended:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+
+    def connected(self, *name: str) -> None:
+        self.told.append(name)
+
+    def disconnected(self, *name_and_reason: str) -> None:
+        self.told.append(name_and_reason)
+
+
 class FrameWorld:
     """Network `quay`, whose alias key is `serial`."""
 
@@ -33,7 +46,8 @@ class FrameWorld:
         self.collector = Collector(self.bus, SetClock(), run=5)
         registry = Registry("demo")
         registry.apply(RegistryChange("demo", 0, 1, networks=(Network("quay"),)))
-        self.shared = Shared(registry, self.collector, folder)
+        self.attendance = Attended()
+        self.shared = Shared(registry, self.collector, folder, attendance=self.attendance)
 
     @contextlib.asynccontextmanager
     async def listening(self, make: Makes[Made], config: Any) -> AsyncIterator[Made]:
