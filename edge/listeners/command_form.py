@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
-from protocols.messages import Command
+from protocols.events import RESPONSE
+from protocols.messages import Command, Origin, Priority
+
+_MARK: Final = b'"response"'
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""Of a command: a UUID. Other texts under that name are a device's own."""
 
 
 def framed(command: Command, form: str) -> bytes:
@@ -18,6 +24,24 @@ def framed(command: Command, form: str) -> bytes:
     if command.payload:
         made["payload"] = _value(command.payload)
     return msgspec.json.encode(made)
+
+
+def is_answer(frame: bytes) -> bool:
+    """Whether a frame is a device's answer to a command, and no message: a JSON object whose `response` is a command's
+    id (protocols/events.py)."""
+    if _MARK not in frame:
+        return False
+    try:
+        said = msgspec.json.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    named = said.get(RESPONSE) if isinstance(said, dict) else None
+    return isinstance(named, str) and _ID.fullmatch(named) is not None
+
+
+def answer_origin(origin: Origin) -> Origin:
+    """Of a device's answers, whose messages have `origin`."""
+    return msgspec.structs.replace(origin, codec=RESPONSE, priority=max(origin.priority, Priority.EVENT))
 
 
 def _value(payload: bytes) -> Any:

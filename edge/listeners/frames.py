@@ -10,6 +10,7 @@ import msgspec
 
 from edge.listeners.answers import Answer
 from edge.listeners.collector import Collector
+from edge.listeners.command_form import answer_origin, is_answer
 from edge.listeners.config import device_of
 from edge.listeners.filling import Owed
 from edge.listeners.idle import IdleTimer
@@ -255,15 +256,25 @@ class FrameLine:
                 return
         self._waiting_rows += len(frames)
         self._waiting_bytes += sum(map(len, frames))
+        if self._hub.rules.form == "json":
+            frames = self._without_answers(origin, frames)
         if self._hub.rules.gather_s:
             self._gather(frames)
-        else:
+        elif frames:
             self._hub.collector.add(origin, frames, self)
         if self._waiting_rows > LINE_RECORDS_MAX or self._waiting_bytes > LINE_BYTES_MAX:
             self._hold(_HELD_BY_OWN)
 
+    def _without_answers(self, origin: Origin, frames: list[bytes]) -> list[bytes]:
+        """What is left for the codec; a device's answers to commands are recorded as such."""
+        answers = [frame for frame in frames if is_answer(frame)]
+        if not answers:
+            return frames
+        self._hub.collector.add(answer_origin(origin), answers, self)
+        return [frame for frame in frames if frame not in answers]
+
     def _gather(self, frames: list[bytes]) -> None:
-        if not self._gathered:
+        if frames and not self._gathered:
             gather_s = self._hub.rules.gather_s
             self._loop.call_at(math.ceil(self._loop.time() / gather_s) * gather_s, self.hand_over)
         self._gathered += frames

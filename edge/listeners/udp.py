@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from edge.listeners.command_form import framed
+from edge.listeners.command_form import answer_origin, framed, is_answer
 from edge.listeners.filling import Owed
 from edge.listeners.frames import REJECTS_TOLD_PER_S, FrameRules, rules_of
 from edge.listeners.listener import ListenerCounters, Shared
@@ -46,11 +46,13 @@ DRAIN_S: Final = 10.0
 class _Source:
     """One address. A Waiter of the collector: a token is the port that an answer goes to."""
 
-    __slots__ = ("_hub", "count", "host", "last", "origin", "recorded_frames", "tick", "told_rate")
+    __slots__ = ("_hub", "answers", "count", "host", "last", "origin", "recorded_frames", "tick", "told_rate")
 
     def __init__(self, hub: UdpListener, host: str, origin: Origin) -> None:
         self.host = host
         self.origin = origin
+        self.answers = answer_origin(origin)
+        """Of its answers to commands."""
         self.last: Any = None
         """The socket address that was heard last."""
         self.tick = -1
@@ -240,11 +242,15 @@ class UdpListener:
         wants_answer = bool(self.rules.ack or self.rules.nack)
         for data, peer in datagrams:
             frames = [data] if self.framing is None else self._frames(data, peer)
-            payloads += filter(None, frames)
-            if wants_answer:
-                tokens += [b"%d" % peer[1]] * len(frames)
+            token = [b"%d" % peer[1]] if wants_answer else []
+            for frame in frames:
+                if self.rules.form == "json" and is_answer(frame):
+                    self.collector.add(source.answers, [frame], source, token)
+                elif frame:
+                    payloads.append(frame)
+                    tokens += token
         if payloads:
-            self.collector.add(source.origin, payloads, source, tokens if len(tokens) == len(payloads) else ())
+            self.collector.add(source.origin, payloads, source, tokens)
 
     def _frames(self, data: bytes, peer: Any) -> list[bytes]:
         """A datagram is a stream of its own: half a frame at its end is none."""

@@ -124,8 +124,15 @@ async def test_a_command_is_a_frame_to_the_device_and_its_answer_a_record(world:
             assert await reader.readline() == b'{"command":"restart","id":"c1","payload":{"hex":"ff"}}\n'
             await way.send(restart(b""))
             assert await reader.readline() == b'{"command":"restart","id":"c1"}\n'
-            writer.write(b'{"response":"c1"}\n')
-            assert await world.came(1) == [b'{"response":"c1"}']
+            answer = b'{"response":"0d3f5f0e-0a52-4b8e-9a7e-52d4cf5f3d11","ok":true}'
+            writer.write(b'{"response":"mine"}\n' + answer + b'\n{"n":1}\n')
+            await world.came(3)
+            kinds = {record.payload: (record.origin.codec, record.origin.priority) for record in world.bus.records}
+            assert kinds == {
+                b'{"response":"mine"}': ("", Priority.TELEMETRY),
+                answer: ("response", Priority.EVENT),
+                b'{"n":1}': ("", Priority.TELEMETRY),
+            }
             with pytest.raises(CommandRefusedError, match="65,536"):
                 await way.send(restart(b"x" * 70_000))
         await until(lambda: listener.way("serial", "7") is None)

@@ -126,13 +126,16 @@ async def test_a_command_goes_to_where_the_device_was_last_heard(world: FrameWor
             assert not way.confirms
             await way.send(restart())
             assert await two.next() == b'{"command":"restart","id":"c1","payload":"now"}'
+            two.send(b'{"response":"0d3f5f0e-0a52-4b8e-9a7e-52d4cf5f3d11"}')
+            await world.came(3)
+            assert world.bus.records[2].origin.codec == "response"
             assert listener.way("serial", "7") is None
             with pytest.raises(DeviceAbsentError, match="too long"):
                 await way.send(restart(b"x" * 70_000))
     settings = config(device="serial:7", framing=FramingSpec("cobs", 60), commands="payload", ack="")
     async with world.listening(UdpListener, settings) as listener, device(listener) as one:
         one.send(b"\x02a\x00")
-        await world.came(3)
+        await world.came(4)
         way = listener.way("serial", "7")
         assert way is not None
         await way.send(restart(b"b"))

@@ -197,6 +197,27 @@ async def test_what_does_not_decode_is_a_reject_with_its_bytes_here_and_there(si
     assert (await site.gateway_status())["closed"]
 
 
+async def test_a_command_is_a_frame_and_its_answer_is_kept(site: FramesSite) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.tcp)
+    writer.write(b"ID crane\n")
+    made = await site.post("devices/plain:serial:crane/commands", {"name": "lift", "payload": {"to_m": 3}})
+    async with asyncio.timeout(20):
+        told = json.loads(await reader.readline())
+    assert told == {"command": "lift", "id": made["id"], "payload": {"to_m": 3}}
+    writer.write(json.dumps({"response": told["id"], "ok": True}).encode() + b"\n")
+    shown: dict[str, Any] = {}
+
+    async def answered() -> bool:
+        nonlocal shown
+        shown = await site.get(f"devices/plain:serial:crane/commands/{made['id']}")
+        return bool(shown["state"] == "acknowledged")
+
+    await site.until(answered)
+    assert shown["answer"]["payload"]["ok"] is True
+    writer.close()
+    await writer.wait_closed()
+
+
 @pytest.mark.parametrize(("guide", "value"), [("tcp", "61.5"), ("udp", "62.5"), ("serial", "63.5")])
 async def test_what_a_guide_says_works(site: FramesSite, guide: str, value: str) -> None:
     page = site.page(guide)
