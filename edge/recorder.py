@@ -54,7 +54,9 @@ class Recorder:
         self.answered = 0
         """Of them, those that have an answer, whatever it was."""
         self.trouble = ""
-        """Why the last append failed; empty: it did not."""
+        """Why the log does not take what it is given; empty: it does."""
+        self._refused_bytes = 0
+        """Of the smallest append that found no room: a smaller one may find some, and says nothing for the others."""
         self._bus = bus
         self._durable = log
         self._true_received_ms = true_received_ms or (lambda _, received_ms: received_ms)
@@ -91,6 +93,8 @@ class Recorder:
             await self._durable.append([entry for _, entry in good])
         except (LogFullError, EntryTooLargeError) as error:
             code = FULL if isinstance(error, LogFullError) else "limit"
+            size = _size(good)
+            self._refused_bytes = min(self._refused_bytes, size) if self.trouble else size
             self._note(code, str(error))
             self._count_refused(code, sum(entry.records for _, entry in good))
             for delivery, _ in good:
@@ -101,7 +105,8 @@ class Recorder:
             for delivery, _ in good:
                 await delivery.nak(RETRY_S)
         else:
-            self._note("", "")
+            if self.trouble and (_size(good) >= self._refused_bytes or self._durable.has_room):
+                self._note("", "")
             self.counts.batches += len(good)
             self.counts.records += sum(entry.records for _, entry in good)
             for delivery, _ in good:
@@ -142,3 +147,8 @@ class Recorder:
 
     def _true_ms(self, clock: Clock, received_ms: int) -> int:
         return min(max(self._true_received_ms(clock, received_ms), 0), RECEIVED_MS_MAX)
+
+
+def _size(good: Sequence[tuple[Delivery, Entry]]) -> int:
+    """Bytes of the batches."""
+    return sum(len(entry.data) for _, entry in good)

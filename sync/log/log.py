@@ -178,6 +178,11 @@ class Log:
         return self._writer.epoch
 
     @property
+    def has_room(self) -> bool:
+        """Whether one more segment would fit below the cap; a disk may be full before it."""
+        return self._keeper.used_bytes + self._settings.segment_bytes <= self._settings.max_bytes
+
+    @property
     def queued_bytes(self) -> int:
         """Of entries that wait for the writer, before compression."""
         return self._commit.queued_bytes

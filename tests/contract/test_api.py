@@ -218,7 +218,9 @@ class TestDevices:
         path = "/devices/boats:serial:bench-01"
         read = await admin.get(path)
         assert read.json() == {name: value for name, value in held.items() if name != "credential"} | {
-            "complete_until": None
+            "complete_until": None,
+            "last_received": None,
+            "presence": None,
         }
         assert (await admin.get(f"/devices/{held['id']}")).json() == read.json()
         change = {"name": "Bench", "aliases": [{"network_id": "boats", "alias_key": "esn", "alias": "a:b:c"}]}

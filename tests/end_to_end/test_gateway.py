@@ -193,6 +193,10 @@ async def test_a_full_log_that_does_not_evict_gives_no_puback_and_takes_again_wh
             answers = [pump.publish("up", os.urandom(200_000), 1) for _ in range(120)]
             seen = await gateway.until(lambda seen: seen.refused.get("log-full", 0) > 0)
             assert seen.log.used_bytes <= seen.log.max_bytes
+            assert seen.log.trouble.startswith("log-full")
+            ready = await gateway.http.get("/readyz")
+            assert ready.status_code == 503
+            assert "log-full" in ready.json()["reasons"][0]
             async with asyncio.timeout(PATIENCE_S):
                 while pump.is_connected():  # MQTT 3.1.1 has no other way to say no
                     await asyncio.sleep(0.02)
