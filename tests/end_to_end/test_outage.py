@@ -14,6 +14,9 @@ MIB = 1024 * 1024
 GROWTH_MAX = 16 * MIB
 """Between a backlog of a tenth and of all messages: buffers of fixed size fill up in the first tenth."""
 
+EVENTS_MAX = 6
+"""Of a device, beside its messages: that it came, went, or was there when the gateway started again, in two fleets."""
+
 
 @pytest.mark.timeout(600)
 async def test_memory_is_flat_over_the_backlog_and_it_drains_with_progress(tmp_path: Path) -> None:
@@ -27,7 +30,7 @@ async def test_memory_is_flat_over_the_backlog_and_it_drains_with_progress(tmp_p
         await _buffer(site, roster, BACKLOG - BACKLOG // 10)
         assert site.gateway.rss_bytes() - early < GROWTH_MAX
         status = await site.gateway_status()
-        assert status["totals"]["pending"] == BACKLOG
+        assert 0 <= status["totals"]["pending"] - BACKLOG <= EVENTS_MAX * len(roster)
         assert status["closed"]
 
         await site.start_cloud()
@@ -58,7 +61,8 @@ async def test_a_gateway_that_starts_without_the_cloud_records_at_once(tmp_path:
         await site.start_gateway()
         code, fleet = await site.fleet(roster, "--messages", "500", "--rate", "500")
         assert code == 0, fleet
-        assert (await site.gateway_status())["totals"]["pending"] == 500
+        pending = (await site.gateway_status())["totals"]["pending"]
+        assert 0 <= pending - 500 <= EVENTS_MAX * len(roster)
         sent_by = time.time_ns() // 1_000_000
         await site.start_cloud()
         code, proof = await site.verify("--wait", "60s")
