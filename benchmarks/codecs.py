@@ -8,6 +8,7 @@ import json
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import cbor2
@@ -73,7 +74,7 @@ def rows(seconds: float) -> list[Row]:
         found.append(
             Row(
                 f"decode, {codec}",
-                _best_us(lambda decode=decode, payloads=payloads: decode(payloads), seconds),  # type: ignore[misc]
+                _best_us(partial(decode, payloads), seconds),
                 "µs/message",
                 goal=LAYOUT_GOAL_US if codec == "layout" else None,
                 at_most=True,

@@ -21,6 +21,7 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -179,11 +180,11 @@ async def _generate(load: FrameLoad) -> FrameFigures:
     devices: list[_TcpDevice | _UdpDevice] = []
     for number in range(TCP_CONNECTIONS if load.kind == "tcp" else UDP_SOURCES):
         if load.kind == "tcp":
-            _, tcp = await loop.create_connection(lambda number=number: _TcpDevice(number), "127.0.0.1", load.port)  # type: ignore[misc]
+            _, tcp = await loop.create_connection(partial(_TcpDevice, number), "127.0.0.1", load.port)
             devices.append(tcp)
         else:
             _, udp = await loop.create_datagram_endpoint(
-                lambda number=number: _UdpDevice(number),  # type: ignore[misc]
+                partial(_UdpDevice, number),
                 local_addr=(f"127.0.0.{number + 1}", 0),
                 remote_addr=("127.0.0.1", load.port),
             )

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NoReturn, cast
@@ -304,7 +305,7 @@ async def _idle(port: int, connections: int) -> None:
         connect = Connect(f"idle-{number}", False, 60, user_name=f"bench-{number}", password=SECRET.encode())
         data = encode_connect(connect) + encode_subscribe(Subscribe(1, (Subscription("down/#", 1),)))
         await ready.acquire()
-        await loop.create_connection(lambda data=data: _Idle(data, ready), "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(partial(_Idle, data, ready), "127.0.0.1", port)
     for _ in range(IDLE_AT_ONCE):
         await ready.acquire()
     print("ready", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
 import msgspec
@@ -27,7 +28,7 @@ class FrameError(ValueError):
     """A payload that the framing cannot carry: too long, or with bytes in it that end a frame."""
 
 
-class Decoder:
+class Decoder(ABC):
     """One stream's. Frames come out the same however the stream is cut into reads; what it holds is bounded by the
     largest frame. A frame without payload is a sign of life and no message: it is passed over."""
 
@@ -39,9 +40,9 @@ class Decoder:
         self._rejects: list[FrameReject] = []
         self._more: dict[str, int] = {}
 
+    @abstractmethod
     def receive(self, data: bytes) -> list[bytes]:
         """The payloads of the frames that are complete now."""
-        raise NotImplementedError
 
     def idle(self) -> list[bytes]:
         """The line was silent for the gap: what is half there is given up, and what comes next begins a frame."""

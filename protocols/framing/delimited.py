@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from protocols.framing.base import Decoder
 
 
@@ -43,9 +45,9 @@ class DelimitedDecoder(Decoder):
             self._buffer.clear()
         super().end()
 
+    @abstractmethod
     def _open(self, parts: list[bytes]) -> list[bytes]:
         """Payloads of what stood between delimiters, of which some may be empty."""
-        raise NotImplementedError
 
     def _bound(self) -> None:
         """Gives up what is longer than a frame; a delimiter may have begun in its last bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -85,7 +86,7 @@ class Outgoing:
                     store.send(session, sending)
                 if session.number and sending.qos == 2:
                     # Sent under another identifier after a crash, it would be another message to the client.
-                    store.then(lambda packet=packet: self._writer.write(packet))  # type: ignore[misc]
+                    store.then(partial(self._writer.write, packet))
                 else:
                     self._writer.write(packet)
             if not dropped:
