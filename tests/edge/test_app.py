@@ -66,9 +66,9 @@ EVENTS = ("connected", "disconnected", "the gateway was started again", "connect
 """What is recorded of a device that was there twice."""
 
 
-async def send(client: paho.Client, payload: bytes) -> None:
-    """Returns with the PUBACK."""
-    await asyncio.to_thread(client.publish("up", payload, 1).wait_for_publish, PATIENCE_S)
+async def send(client: paho.Client, payload: bytes, topic: str = "up") -> None:
+    """Returns with the PUBACK; the gateway runs on this thread's loop, which goes on."""
+    await asyncio.to_thread(client.publish(topic, payload, 1).wait_for_publish, PATIENCE_S)
 
 
 async def refusal(site: Site) -> UserError:
@@ -175,7 +175,7 @@ async def test_who_comes_and_goes_and_what_is_answered_are_events_in_the_log(sit
         site.config = msgspec.structs.replace(site.config, link=LinkConfig(url=url))
         async with site.gateway() as gateway:
             async with device(gateway) as client:
-                client.publish("up/response/c1", b'{"ok":true}', 1).wait_for_publish(PATIENCE_S)
+                await send(client, b'{"ok":true}', "up/response/c1")
             await gateway.until(lambda seen: seen.totals.logged == seen.totals.accepted == 3)
     assert all(record.origin.priority is Priority.EVENT for record in cloud.records)
     assert [(record.origin.codec, record.origin.alias, record.payload) for record in cloud.records] == [
