@@ -1,4 +1,4 @@
-"""The roster: which devices a fleet is made of, and by which credentials they connect.
+"""The roster: which devices a fleet is made of, what they speak, and by which credentials they connect.
 
 A CSV file with a head line, or a JSON array of objects, with the fields of RosterDevice; or the demo's `demo.json`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -15,6 +15,11 @@ from firmware_sim.signals import PROFILES
 from tidegate.console import UserError
 
 PORT_MAX: Final = 65_535
+UNIT_MAX: Final = 247
+"""Of Modbus."""
+
+Protocol = Literal["mqtt", "coap", "http", "tcp", "udp", "serial", "modbus"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 
 
 class RosterDevice(msgspec.Struct, frozen=True):
@@ -32,6 +37,16 @@ class RosterDevice(msgspec.Struct, frozen=True):
     profile: str = "pump"
     host: str = ""
     port: Annotated[int, msgspec.Meta(ge=0, le=PORT_MAX)] = 0
+    """Of the gateway's listener; of a Modbus unit: where it listens itself, and the gateway connects to."""
+    protocol: Protocol = "mqtt"
+    path: str = ""
+    """CoAP, HTTP: of its resource, {name} standing for the name; empty: {name}. Serial: of the link to its
+    pseudo-terminal, which is made for it and which the gateway opens."""
+    login: str = "ID {name}"
+    """TCP: the first frame; empty: there is none, and the payload holds the name under the alias key, as it always does
+    by UDP."""
+    unit: Annotated[int, msgspec.Meta(ge=1, le=UNIT_MAX)] = 1
+    """Modbus: its address."""
 
 
 def read_roster(path: Path) -> list[RosterDevice]:
@@ -55,13 +70,36 @@ def read_roster(path: Path) -> list[RosterDevice]:
 
 
 def check_roster(devices: list[RosterDevice], source: str) -> None:
+    """Raises UserError naming the device and what is wrong with it."""
     if not devices:
         raise UserError(f"{source} names no device")
-    seen: set[tuple[str, str, str]] = set()
+    identities: set[tuple[str, str, str]] = set()
+    places: dict[str, str] = {}
     for device in devices:
         if device.profile not in PROFILES:
             raise UserError(f"{source}: no profile {device.profile!r}", f"one of {', '.join(PROFILES)}")
         identity = (device.network, device.alias_key, device.name)
-        if identity in seen:
+        if identity in identities:
             raise UserError(f"{source}: {device.name} of network {device.network} is named twice")
-        seen.add(identity)
+        identities.add(identity)
+        place = _own_place(device, source)
+        if place in places:
+            raise UserError(f"{source}: {device.name} and {places[place]} are both {place}", "give each one of its own")
+        if place:
+            places[place] = device.name
+
+
+def _own_place(device: RosterDevice, source: str) -> str:
+    """What no other device may have; empty: nothing."""
+    name, protocol = device.name, device.protocol
+    if device.path and protocol not in ("coap", "http", "serial"):
+        raise UserError(f"{source}: {name} has a path, which {protocol} has no use for", "leave it out")
+    if protocol == "serial":
+        if not device.path:
+            raise UserError(f"{source}: {name} has no path", "path: where the link to its pseudo-terminal is to be")
+        return f"at {device.path}"
+    if protocol == "modbus":
+        if not device.port:
+            raise UserError(f"{source}: {name} has no port", "port: where the unit is to listen")
+        return f"unit {device.unit} at port {device.port}"
+    return ""

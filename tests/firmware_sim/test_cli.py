@@ -64,9 +64,14 @@ def test_a_roster_is_read_from_csv_and_json(tmp_path) -> None:  # type: ignore[n
     wanted = [
         RosterDevice("p-1", password="a", network="n", keyed=False, port=1885),
         RosterDevice("p-2", password="b", network="n", profile="tank"),
+        RosterDevice("u-3", network="n", port=1502, protocol="modbus", unit=3),
+        RosterDevice("s-4", network="n", protocol="serial", path="/tmp/s-4"),
     ]
     as_csv, as_json = tmp_path / "devices.csv", tmp_path / "devices.json"
-    as_csv.write_text("name,password,network,keyed,port,profile\np-1,a,n,false,1885,\np-2,b,n,,,tank\n")
+    as_csv.write_text(
+        "name,password,network,keyed,port,profile,protocol,path,unit\n"
+        "p-1,a,n,false,1885,,,,\np-2,b,n,,,tank,,,\nu-3,,n,,1502,,modbus,,3\ns-4,,n,,,,serial,/tmp/s-4,\n"
+    )
     as_json.write_bytes(msgspec.json.encode(wanted))
     assert read_roster(as_csv) == read_roster(as_json) == wanted
 
@@ -78,6 +83,13 @@ def test_a_roster_is_read_from_csv_and_json(tmp_path) -> None:  # type: ignore[n
         ("a.json", '[{"user": "x"}]', "name"),
         ("a.json", '[{"name": "a"}, {"name": "a"}]', "named twice"),
         ("a.json", '[{"name": "a", "profile": "rocket"}]', "no profile 'rocket'"),
+        ("a.json", '[{"name": "a", "protocol": "fax"}]', "fax"),
+        ("a.json", '[{"name": "a", "protocol": "serial"}]', "a has no path"),
+        ("a.json", '[{"name": "a", "protocol": "tcp", "path": "x"}]', "tcp has no use for"),
+        ("a.json", '[{"name": "a", "protocol": "modbus"}]', "a has no port"),
+        ("a.json", '[{"name": "a", "protocol": "modbus", "port": 1502, "unit": 248}]', "unit"),
+        ("a.csv", "name,protocol,port\na,modbus,1502\nb,modbus,1502\n", "b and a are both unit 1 at port 1502"),
+        ("a.csv", "name,protocol,path\na,serial,/x\nb,serial,/x\n", "b and a are both at /x"),
         ("a.csv", "name,port\na,many\n", "port"),
         ("a.csv", "", "names no device"),
     ],
