@@ -8,31 +8,22 @@ The load comes from a process of its own: sockets with one request in flight eac
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import hashlib
 import random
 import select
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
-import uvloop
-
-from benchmarks.mqtt import SEED, START_S, InstantBus
+from benchmarks.beside import SECRET, WARM_UP_S, Beside, listen, main
+from benchmarks.mqtt import SEED
 from benchmarks.row import Row
 from benchmarks.telemetry import payload
 from protocols.coap.message import Message, empty
 from protocols.coap.numbers import Code, Kind, Option
 
 DEVICES: Final = 50
-WARM_UP_S: Final = 0.5
-SECRET: Final = "benchmark"
-PROGRAM: Final = (sys.executable, "-m", "benchmarks.coap")
+BESIDE: Final = Beside("benchmarks.coap")
 GOAL_RATIO: Final = 0.8
 """Of what aiocoap itself carries."""
 LOST_S: Final = 2.0
@@ -42,10 +33,8 @@ CONFIRMABLE: Final = 0x42
 
 
 def rows(seconds: float) -> list[Row]:
-    with _serving("bare") as port:
-        bare = _measure(port, seconds)
-    with _serving("listener") as port:
-        ours = _measure(port, seconds)
+    bare = BESIDE.answers_per_s("bare", seconds)
+    ours = BESIDE.answers_per_s("listener", seconds)
     return [
         Row(
             f"CoAP confirmable requests, {DEVICES} devices, 1 in flight",
@@ -57,26 +46,6 @@ def rows(seconds: float) -> list[Row]:
             note="one core",
         )
     ]
-
-
-def _measure(port: int, seconds: float) -> float:
-    command = [*PROGRAM, "load", str(port), "--seconds", str(seconds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + START_S, text=True)
-    return float(done.stdout)
-
-
-@contextmanager
-def _serving(part: str) -> Iterator[int]:
-    """A server in a process of its own: its port."""
-    process = subprocess.Popen([*PROGRAM, part], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait(START_S)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 class _Device:
@@ -115,7 +84,7 @@ class _Device:
         self.send()
 
 
-def _generate(port: int, seconds: float) -> float:
+async def _generate(port: int, seconds: float) -> float:
     """Answers a second."""
     devices = [_Device(number, port) for number in range(DEVICES)]
     by_file = {device.socket.fileno(): device for device in devices}
@@ -136,21 +105,11 @@ def _generate(port: int, seconds: float) -> float:
 
 
 async def _listen() -> None:
-    from edge.listeners.clock import SystemClock
     from edge.listeners.coap.config import CoapConfig
     from edge.listeners.coap.listener import CoapListener
-    from edge.listeners.collector import Collector
-    from sync.registry import Network, Registry, RegistryChange
 
-    registry = Registry("bench")
-    network = Network("bench", secret_sha256=(hashlib.sha256(SECRET.encode()).hexdigest(),))
-    registry.apply(RegistryChange("bench", 0, 1, networks=(network,)))
-    collector = Collector(InstantBus(), SystemClock(), run=1)
     config = CoapConfig(name="coap", network="bench", host="127.0.0.1", port=0, templates=("{serial}/up",), rate_max=0)
-    listener = CoapListener(config, registry, collector)
-    await listener.start()
-    print(listener.port, flush=True)
-    await collector.run()
+    await listen(lambda registry, collector: CoapListener(config, registry, collector))
 
 
 async def _serve_bare() -> None:
@@ -171,22 +130,5 @@ async def _serve_bare() -> None:
     await asyncio.Event().wait()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "listener", "bare", "load"), default="all")
-    parser.add_argument("port", nargs="?", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    arguments = parser.parse_args()
-    if arguments.part == "listener":
-        uvloop.run(_listen())
-    elif arguments.part == "bare":
-        uvloop.run(_serve_bare())
-    elif arguments.part == "load":
-        print(_generate(arguments.port, arguments.seconds))
-    else:
-        for row in rows(arguments.seconds):
-            print(f"{row.stage}: {row.measured:,.0f} {row.unit}, {row.ratio or 0:.0%} of {row.baseline}")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, rows, listener=_listen, bare=_serve_bare, load=_generate)

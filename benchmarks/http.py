@@ -8,35 +8,26 @@ starts.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import hashlib
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Final, cast
 
 import h11
-import uvloop
 
-from benchmarks.mqtt import SEED, START_S, InstantBus
+from benchmarks.beside import SECRET, WARM_UP_S, Beside, listen, main
+from benchmarks.mqtt import SEED
 from benchmarks.row import Row
 from benchmarks.telemetry import payload
 
 CONNECTIONS: Final = 50
-WARM_UP_S: Final = 0.5
-SECRET: Final = "benchmark"
-PROGRAM: Final = (sys.executable, "-m", "benchmarks.http")
+BESIDE: Final = Beside("benchmarks.http")
 
 
 def rows(seconds: float) -> list[Row]:
-    with _serving("listener") as port:
-        ours = _measure(port, seconds)
-    with _serving("bare") as port:
-        bare = _measure(port, seconds)
+    ours = BESIDE.answers_per_s("listener", seconds)
+    bare = BESIDE.answers_per_s("bare", seconds)
     return [
         Row(
             f"HTTP requests, {CONNECTIONS} connections, 1 in flight",
@@ -47,26 +38,6 @@ def rows(seconds: float) -> list[Row]:
             note="one core; a body may hold many messages",
         )
     ]
-
-
-def _measure(port: int, seconds: float) -> float:
-    command = [*PROGRAM, "load", str(port), "--seconds", str(seconds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + START_S, text=True)
-    return float(done.stdout)
-
-
-@contextmanager
-def _serving(part: str) -> Iterator[int]:
-    """A server in a process of its own: its port."""
-    process = subprocess.Popen([*PROGRAM, part], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait(START_S)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 class _Device(asyncio.Protocol):
@@ -87,11 +58,15 @@ class _Device(asyncio.Protocol):
         self._transport.write(self._request)
 
 
+def _itself(device: _Device) -> _Device:
+    return device
+
+
 async def _generate(port: int, seconds: float) -> float:
     """Answers a second."""
     devices = [_Device(number) for number in range(CONNECTIONS)]
     for device in devices:
-        await asyncio.get_running_loop().create_connection(lambda device=device: device, "127.0.0.1", port)  # type: ignore[misc]
+        await asyncio.get_running_loop().create_connection(partial(_itself, device), "127.0.0.1", port)
     await asyncio.sleep(WARM_UP_S)
     before, begun = sum(device.answers for device in devices), time.perf_counter()
     await asyncio.sleep(seconds)
@@ -99,20 +74,11 @@ async def _generate(port: int, seconds: float) -> float:
 
 
 async def _listen() -> None:
-    from edge.listeners.clock import SystemClock
-    from edge.listeners.collector import Collector
     from edge.listeners.http.config import HttpConfig
     from edge.listeners.http.listener import HttpListener
-    from sync.registry import Network, Registry, RegistryChange
 
-    registry = Registry("bench")
-    network = Network("bench", secret_sha256=(hashlib.sha256(SECRET.encode()).hexdigest(),))
-    registry.apply(RegistryChange("bench", 0, 1, networks=(network,)))
-    collector = Collector(InstantBus(), SystemClock(), run=1)
-    listener = HttpListener(HttpConfig("http", "bench", host="127.0.0.1", port=0), registry, collector)
-    await listener.start()
-    print(listener.port, flush=True)
-    await collector.run()
+    config = HttpConfig("http", "bench", host="127.0.0.1", port=0)
+    await listen(lambda registry, collector: HttpListener(config, registry, collector))
 
 
 class _Bare(asyncio.Protocol):
@@ -139,22 +105,5 @@ async def _serve_bare() -> None:
     await server.serve_forever()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "listener", "bare", "load"), default="all")
-    parser.add_argument("port", nargs="?", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    arguments = parser.parse_args()
-    if arguments.part == "listener":
-        uvloop.run(_listen())
-    elif arguments.part == "bare":
-        uvloop.run(_serve_bare())
-    elif arguments.part == "load":
-        print(uvloop.run(_generate(arguments.port, arguments.seconds)))
-    else:
-        for row in rows(arguments.seconds):
-            print(f"{row.stage}: {row.measured:,.0f} {row.unit}, {row.ratio or 0:.0%} of {row.baseline}")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, rows, listener=_listen, bare=_serve_bare, load=_generate)
