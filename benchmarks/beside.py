@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -16,7 +17,7 @@ from benchmarks.mqtt import START_S, InstantBus
 from benchmarks.row import Row
 from edge.listeners.clock import SystemClock
 from edge.listeners.collector import Collector
-from edge.listeners.listener import Listener
+from edge.listeners.listener import Listener, Shared
 from sync.registry import Network, Registry, RegistryChange
 
 WARM_UP_S: Final = 0.5
@@ -50,13 +51,13 @@ class Beside:
                 process.stdout.close()
 
 
-async def listen(make: Callable[[Registry, Collector], Listener]) -> None:
+async def listen(make: Callable[[Shared], Listener]) -> None:
     """The part `listener`: on network `bench`, in front of a bus that takes everything at once."""
     registry = Registry("bench")
     network = Network("bench", secret_sha256=(hashlib.sha256(SECRET.encode()).hexdigest(),))
     registry.apply(RegistryChange("bench", 0, 1, networks=(network,)))
     collector = Collector(InstantBus(), SystemClock(), run=1)
-    listener = make(registry, collector)
+    listener = make(Shared(registry, collector, Path()))
     await listener.start()
     print(listener.port, flush=True)
     await collector.run()

@@ -13,6 +13,7 @@ import random
 import select
 import socket
 import time
+from functools import partial
 from typing import Final
 
 from benchmarks.beside import SECRET, WARM_UP_S, Beside, listen, main
@@ -109,7 +110,7 @@ async def _listen() -> None:
     from edge.listeners.coap.listener import CoapListener
 
     config = CoapConfig(name="coap", network="bench", host="127.0.0.1", port=0, templates=("{serial}/up",), rate_max=0)
-    await listen(lambda registry, collector: CoapListener(config, registry, collector))
+    await listen(partial(CoapListener, config))
 
 
 async def _serve_bare() -> None:

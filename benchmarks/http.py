@@ -78,7 +78,7 @@ async def _listen() -> None:
     from edge.listeners.http.listener import HttpListener
 
     config = HttpConfig("http", "bench", host="127.0.0.1", port=0)
-    await listen(lambda registry, collector: HttpListener(config, registry, collector))
+    await listen(partial(HttpListener, config))
 
 
 class _Bare(asyncio.Protocol):

@@ -153,8 +153,8 @@ def _parts(
     roster = Roster()
     listeners = roster.listeners
     time = Time(clock.true_ms, lambda: anchors.true_error_ms() is not None)
-    courier = Courier(commands, Ways(replica, listeners).to, time)
-    presence = PresenceRecorder(collector, monotonic_s, partial(_came, replica, courier))
+    presence = PresenceRecorder(collector, monotonic_s, lambda name: _came(replica, courier, name))
+    courier = Courier(commands, Ways(replica.registry, listeners, presence.there_s).to, time)
     seen.onlookers.append(presence.heard)
     shared = Shared(replica.registry, collector, config.data_dir, log.has, clock.true_ms, attendance=presence)
 

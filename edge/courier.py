@@ -2,7 +2,7 @@
 cloud is told how it stands until it has confirmed that.
 
     arrived ─▶ on disk: *sent* ─▶ a way to the device ─▶ *delivered*
-                                  absent: waits         refused: *failed*
+                                  absent: waits         refused by each: *failed*
                                   gone, no answer: sent again, with the same id
                                                         deadline: *expired*
 """
@@ -252,7 +252,7 @@ class Courier:
             return
         if held.text == LEFT:
             return
-        reasons = []
+        reasons, refusals, tried = [], [], 0
         for place, way in self._ways(held.device_id):
             if way is None:
                 reasons.append(f"{place} is not connected")
@@ -261,22 +261,26 @@ class Courier:
             if payload is None:
                 reasons.append("the disk does not give it")
                 break
-            if await self._try(held, way, payload, min(left_s, ACK_S), reasons):
-                return
-        held.text = "; ".join(reasons) or "the device is of no network of this gateway"
+            tried += 1
+            try:
+                if await self._try(held, way, payload, min(left_s, ACK_S), reasons):
+                    return
+            except CommandRefusedError as error:
+                held.sends -= 1
+                refusals.append(str(error))
+        if tried and len(refusals) == tried:
+            self._end(held, CommandState.FAILED, "; ".join(refusals))
+            return
+        held.text = "; ".join(reasons + refusals) or "the device is of no network of this gateway"
 
     async def _try(self, held: Held, way: Way, payload: bytes, within_s: float, reasons: list[str]) -> bool:
-        """Whether there is nothing more to try for now."""
+        """Whether there is nothing more to try for now. Raises CommandRefusedError: by this way it never will."""
         held.sends += 1
         try:
             async with asyncio.timeout(within_s):
                 await way.send(Command(held.id, held.device_id, held.name, payload, held.deadline))
         except TimeoutError:
             reasons.append(f"the device did not acknowledge it within {within_s:.3g} s")
-        except CommandRefusedError as error:
-            held.sends -= 1
-            self._end(held, CommandState.FAILED, str(error))
-            return True
         except DeviceAbsentError as error:
             held.sends -= 1
             reasons.append(str(error))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from edge.courier import Courier
 from edge.listeners.listener import Listener
 from edge.listeners.way import Way
+from edge.presence import Name
 from edge.replica import Replica
 from protocols.messages import Command
 from sync.link.frames import CommandKept
-from sync.registry import RegistryChange
+from sync.registry import Registry, RegistryChange
 from tidegate.logs import get_logger
 
 _log = get_logger("edge.downlink")
@@ -19,18 +20,31 @@ _log = get_logger("edge.downlink")
 class Ways:
     """To devices, through the listeners of their networks, as things are now."""
 
-    def __init__(self, replica: Replica, listeners: Sequence[Listener]) -> None:
-        self._replica = replica
+    def __init__(self, registry: Registry, listeners: Sequence[Listener], there_s: Callable[[Name], float]) -> None:
+        """`there_s`: when the device of that name was there last; 0: never."""
+        self._registry = registry
         self._listeners = listeners
+        self._there_s = there_s
 
     def to(self, device_id: int) -> Iterator[tuple[str, Way | None]]:
-        """Where the device might be, and the way there, if it is there."""
-        device = self._replica.registry.devices.get(device_id)
-        for alias in device.aliases if device is not None else ():
-            for listener in self._listeners:
-                if listener.network_id == alias.network_id:
-                    place = f"{alias.alias_key}:{alias.alias} at {listener.name}"
-                    yield place, listener.way(alias.alias_key, alias.alias)
+        """Where the device might be, and the way there, if it is there. Where it was last comes first. Once it was
+        somewhere, only such places count, and a way that nobody confirms only where it was last: what takes commands
+        for anybody (a broker, a line) would keep those of a device that has gone elsewhere."""
+        device = self._registry.devices.get(device_id)
+        places = [
+            (self._there_s((listener.name, alias.network_id, alias.alias_key, alias.alias)), alias, listener)
+            for alias in (device.aliases if device is not None else ())
+            for listener in self._listeners
+            if listener.network_id == alias.network_id
+        ]
+        places.sort(key=lambda place: place[0], reverse=True)
+        last_s = places[0][0] if places else 0.0
+        for there_s, alias, listener in places:
+            if last_s and not there_s:
+                return
+            way = listener.way(alias.alias_key, alias.alias)
+            if way is None or way.confirms or there_s == last_s:
+                yield f"{alias.alias_key}:{alias.alias} at {listener.name}", way
 
 
 class GatewayDownlink:

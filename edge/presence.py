@@ -1,5 +1,5 @@
-"""Who is there: what listeners say of connections, and who has fallen silent, recorded as events in the log like any
-record, so that the cloud hears of it however long the link is down."""
+"""Who is there: what listeners say of who comes and goes, and who has fallen silent, recorded as events in the log like
+any record, so that the cloud hears of it however long the link is down."""
 
 from __future__ import annotations
 
@@ -42,8 +42,13 @@ class _Device(msgspec.Struct):
     connects: bool = False
     """It has had a connection."""
     silent: bool = False
+    there_s: float = 0.0
+    """When it was there last, however that was known; 0: never."""
     heard_s: float = 0.0
     """When it was heard last; 0: never."""
+    reachable_s: float = 0.0
+    """For how long it is there after it has asked for commands, as long as its own intervals say nothing; 0: it never
+    asked."""
     gaps_s: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=GAPS_REMEMBERED))
     recorded: Word | None = None
     """What was said of it last."""
@@ -52,12 +57,13 @@ class _Device(msgspec.Struct):
 class PresenceRecorder:
     """What a listener says goes to the collector at once; what the log does not take is said again, as it then is.
 
-    A device that connects is online while it has a connection. One that does not (UDP, HTTP, a serial line) is online
-    once it is heard regularly. Both are offline while they are silent.
+    A device that connects is online while it has a connection. One that does not (UDP, CoAP, HTTP, a serial line) is
+    online once it asks for its commands, or is heard regularly. All are offline while they are silent.
     """
 
     def __init__(self, collector: Collector, monotonic_s: Callable[[], float], came: Callable[[Name], None]) -> None:
-        """`came`: told of each device that came, or came back."""
+        """`came`: told of each device that came, or came back; of one without a connection, each time that it is heard
+        or asks for its commands, as it may listen for a moment only."""
         self._collector = collector
         self._monotonic_s = monotonic_s
         self._came = came
@@ -82,6 +88,7 @@ class PresenceRecorder:
             return
         device.connections += 1
         device.connects, device.silent = True, False
+        device.there_s = self._monotonic_s()
         if not _is_online(device):
             self._note(name, device, Word(True, "connected"))
         self._came(name)
@@ -93,8 +100,30 @@ class PresenceRecorder:
         if device is None:
             return
         device.connections = max(0, device.connections - 1)
+        device.there_s = self._monotonic_s()
         if device.connections == 0:
             self._note(name, device, Word(False, reason))
+
+    def reachable(self, listener: str, network_id: str, alias_key: str, alias: str, for_s: float) -> None:
+        name = (listener, network_id, alias_key, alias)
+        device = self._device(name)
+        if device is None:
+            return
+        device.reachable_s = for_s
+        _hear(device, self._monotonic_s())
+        if not _is_online(device):
+            device.silent = False
+            self._note(name, device, Word(True, "asks for commands"))
+        self._came(name)
+
+    # from whoever looks for a device
+
+    def there_s(self, name: Name) -> float:
+        """When it was there last, by the clock of this; 0: never. One that is connected is there now."""
+        device = self._devices.get(name)
+        if device is None:
+            return 0.0
+        return self._monotonic_s() if device.connections else device.there_s
 
     # from the resolver
 
@@ -108,14 +137,13 @@ class PresenceRecorder:
             device = self._device(name)
             if device is None:
                 continue
-            if device.heard_s:
-                device.gaps_s.append(now_s - device.heard_s)
-            device.heard_s = now_s
+            _hear(device, now_s)
             # What is read of the log may be older than the end of the connection that it came by.
-            is_there = device.connections > 0 if device.connects else len(device.gaps_s) >= GAPS_MIN
+            is_there = device.connections > 0 if device.connects else _silent_after_s(device) > 0
             if is_there and not _is_online(device):
                 device.silent = False
                 self._note(name, device, Word(True, "heard"))
+            if not device.connects:
                 self._came(name)
 
     async def run(self) -> None:
@@ -130,7 +158,9 @@ class PresenceRecorder:
             limit_s = _silent_after_s(device)
             if limit_s and not device.silent and now_s - device.heard_s > limit_s and _is_online(device):
                 device.silent = True
-                reason = f"silent for {now_s - device.heard_s:.0f} s, {SILENT_INTERVALS} of its intervals"
+                reason = f"silent for {now_s - device.heard_s:.0f} s"
+                if len(device.gaps_s) >= GAPS_MIN:
+                    reason += f", {SILENT_INTERVALS} of its intervals"
                 self._note(name, device, Word(False, reason))
         unsaid, self._unsaid = self._unsaid, {}
         for name, word in unsaid.items():
@@ -167,10 +197,16 @@ class PresenceRecorder:
         self._collector.add(origin, [msgspec.json.encode(word)], self, [token])
 
 
+def _hear(device: _Device, now_s: float) -> None:
+    if device.heard_s:
+        device.gaps_s.append(now_s - device.heard_s)
+    device.heard_s = device.there_s = now_s
+
+
 def _silent_after_s(device: _Device) -> float:
     """0: nobody can tell yet."""
     if len(device.gaps_s) < GAPS_MIN:
-        return 0.0
+        return device.reachable_s
     return max(SILENT_S_MIN, SILENT_INTERVALS * max(device.gaps_s))
 
 

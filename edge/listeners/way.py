@@ -17,7 +17,8 @@ class DeviceGoneError(Exception):
 
 
 class CommandRefusedError(Exception):
-    """Fail it: sending it again cannot help (too large, a name that no topic can hold, refused by the device)."""
+    """Fail it, unless another way takes it: sending it again cannot help (too large, a name that no topic can hold,
+    refused by the device)."""
 
 
 class Way(Protocol):

@@ -62,6 +62,8 @@ class Gateway:
         self.anchors = Anchors(MemoryFile(), self.clock)
         self.tell_time()
         self.devices = {1: Device()}
+        self.elsewhere: Device | None = None
+        """A second way to each device."""
         self.reports: asyncio.Queue[CommandProgress] = asyncio.Queue()
         self.is_linked = True
         self.queue: CommandQueue
@@ -108,6 +110,8 @@ class Gateway:
         device = self.devices.get(device_id)
         if device is not None:
             yield f"serial:{device_id} at mqtt", device if device.is_there else None
+        if self.elsewhere is not None:
+            yield f"serial:{device_id} at coap", self.elsewhere if self.elsewhere.is_there else None
 
     def _report(self, progress: CommandProgress) -> bool:
         if self.is_linked:
@@ -187,6 +191,26 @@ async def test_what_the_device_can_never_take_fails_at_once(path: Path) -> None:
         gateway.send()
         assert await gateway.hear_until_ended() == ("a", "failed", "larger than its buffer")
     assert gateway.device.came == []
+
+
+async def test_what_one_way_refuses_another_may_take(path: Path) -> None:
+    gateway = Gateway(path)
+    gateway.device.failures = [CommandRefusedError("no such register")]
+    gateway.elsewhere = Device()
+    async with gateway.up():
+        gateway.send("a")
+        assert await gateway.hear_until_ended() == ("a", "delivered", "")
+        gateway.device.failures = [CommandRefusedError("no such register")]
+        gateway.elsewhere.is_there = False
+        gateway.send("b")
+        assert await gateway.hear_until_ended() == ("b", "failed", "no such register")
+        gateway.device.failures = [CommandRefusedError("no such register") for _ in range(2)]
+        gateway.elsewhere.is_there = True
+        gateway.elsewhere.failures = [DeviceGoneError("it left")]
+        gateway.send("c")
+        assert await gateway.hear_until_ended() == ("c", "delivered", "")
+    assert gateway.device.came == []
+    assert gateway.elsewhere.came == ["a", "c", "c"]
 
 
 async def test_a_deadline_says_what_is_known(path: Path) -> None:

@@ -108,6 +108,53 @@ def test_a_device_is_silent_after_some_of_its_own_intervals(site: Site) -> None:
     assert site.take_said() == [("slow", True, "heard")]
 
 
+def test_one_that_asks_for_commands_is_there_for_as_long_as_it_listens(site: Site) -> None:
+    site.presence.reachable(*NAME, 100.0)
+    site.presence.reachable(*NAME, 360.0)
+    assert site.take_said() == [("pump", True, "asks for commands")]
+    assert site.came == [NAME, NAME], "a command that waits goes out each time"
+    site.now_s += 360
+    site.presence.look()
+    assert site.take_said() == []
+    site.now_s += 1
+    site.presence.look()
+    assert site.take_said() == [("pump", False, "silent for 361 s")]
+    site.hear("pump")
+    assert site.take_said() == [("pump", True, "heard")]
+
+
+def test_its_own_intervals_say_more_than_how_long_it_listens(site: Site) -> None:
+    site.presence.reachable(*NAME, 86_400.0)
+    for _ in range(3):
+        site.now_s += 20
+        site.hear("pump")
+    site.now_s += 101
+    site.presence.look()
+    assert site.take_said()[1:] == [("pump", False, "silent for 101 s, 5 of its intervals")]
+
+
+def test_when_a_device_was_there_last(site: Site) -> None:
+    assert site.presence.there_s(NAME) == 0.0
+    site.presence.connected(*NAME)
+    site.now_s += 10
+    assert site.presence.there_s(NAME) == 1010.0
+    site.presence.disconnected(*NAME, "disconnected")
+    site.now_s += 10
+    assert site.presence.there_s(NAME) == 1010.0
+    site.hear("pump")
+    assert site.presence.there_s(NAME) == 1020.0
+    site.now_s += 10
+    site.presence.reachable(*NAME, 60.0)
+    assert site.presence.there_s(NAME) == 1030.0
+
+
+def test_one_that_keeps_no_connection_may_listen_whenever_it_is_heard(site: Site) -> None:
+    site.presence.connected(*NAME)
+    site.hear("pump", "buoy")
+    site.hear("pump", "buoy")
+    assert site.came == [NAME, *[(*NAME[:3], "buoy")] * 2]
+
+
 def test_what_the_log_does_not_take_is_said_as_it_is_then(site: Site) -> None:
     site.takes = False
     site.presence.connected(*NAME)

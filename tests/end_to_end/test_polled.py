@@ -22,6 +22,8 @@ from tests.end_to_end.test_docs import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+COMMAND_S = 30.0
+
 
 class Guided(Site):
     """With a listener of each guide, and the device `pumps:serial:my-pump`."""
@@ -97,7 +99,7 @@ class Guided(Site):
         await self.until(is_there)
 
     def page(self, name: str) -> Page:
-        return Page(f"guides/{name}.md", self.folder, self.here)
+        return Page(f"guides/{name}.md", self.folder, dict(self.here))
 
     async def listener(self, name: str) -> dict[str, Any]:
         listeners = (await self.gateway_status())["listeners"]
@@ -212,5 +214,26 @@ async def test_coap(site: Guided) -> None:
     await page.type_in("key=wrong")
     assert (await site.listener("coap"))["auth_failures"] == 1
 
+    device = "devices/pumps:serial:coap-pump"
+    observing = await asyncio.create_subprocess_shell(
+        f"exec {page.find('-s 30', '/down')}", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        command = await site.post(f"{device}/commands", {"name": "reboot", "payload": {"in_s": 3}})
+        assert observing.stdout is not None
+        async with asyncio.timeout(COMMAND_S):
+            told = json.loads(await observing.stdout.readuntil(b"}}"))
+    finally:
+        observing.kill()
+        await observing.wait()
+    assert told == {"command": "reboot", "id": command["id"], "payload": {"in_s": 3}}
+    assert await page.shell(page.find("/response/ID").replace("/ID?", f"/{command['id']}?")) == ""
+
+    async def is_answered() -> bool:
+        return bool((await site.get(f"{device}/commands/{command['id']}"))["state"] == "acknowledged")
+
+    await site.until(is_answered)
+    presence = (await site.get(device))["presence"]
+    assert (presence["online"], presence["reason"], presence["listener"]) == (True, "asks for commands", "coap")
     coap = await site.listener("coap")
-    assert (coap["kind"], coap["recorded"]) == ("coap", 1)
+    assert (coap["kind"], coap["recorded"]) == ("coap", 2)

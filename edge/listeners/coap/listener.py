@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,6 @@ from edge.listeners.coap.observers import CoapWay, Observers
 from edge.listeners.coap.requests import Request
 from edge.listeners.coap.service import Service
 from edge.listeners.coap.sources import Source, Sources
-from edge.listeners.collector import Collector
 from edge.listeners.filling import Owed
 from edge.listeners.listener import ListenerCounters, Shared
 from edge.listeners.refusals import DATA_BYTES_MAX, Refusals, Refused
@@ -48,7 +48,6 @@ from protocols.coap.message import (
 from protocols.coap.numbers import Kind, Option
 from protocols.errors import MalformedError
 from protocols.messages import Origin
-from sync.registry import Registry
 from tidegate.console import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +69,8 @@ class CoapListener:
     kind = "coap"
     trouble = ""
 
-    def __init__(self, config: CoapConfig, registry: Registry, collector: Collector) -> None:
+    def __init__(self, config: CoapConfig, shared: Shared) -> None:
+        registry, collector = shared.registry, shared.collector
         self.name = config.name
         self.network_id = config.network
         self.port = config.port
@@ -85,7 +85,8 @@ class CoapListener:
         self._sources = Sources(config.rate_max)
         self._exchanges = Exchanges()
         self._confirmables = Confirmables(self._send, random.random)
-        self._observers = Observers(self._confirmables, self, self._loop.time)
+        reachable = partial(shared.attendance.reachable, self.name, self.network_id)
+        self._observers = Observers(self._confirmables, self, self._loop.time, reachable)
         self._service = Service(config, registry, self._credentials, self._observers, self._record)
         self._contexts: Contexts | None = None
         self._waiting: dict[bytes, Request] = {}
@@ -322,4 +323,4 @@ class CoapListener:
 
 
 def make_listener(config: CoapConfig, shared: Shared) -> CoapListener:
-    return CoapListener(config, shared.registry, shared.collector)
+    return CoapListener(config, shared)

@@ -70,10 +70,18 @@ class Observer:
 
 
 class Observers:
-    def __init__(self, confirmables: Confirmables, numbers: Numbers, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        confirmables: Confirmables,
+        numbers: Numbers,
+        now_s: Callable[[], float],
+        reachable: Callable[[str, str, float], None],
+    ) -> None:
+        """`reachable`: told of each registration: alias key, alias, and for how many seconds it lasts."""
         self._confirmables = confirmables
         self._numbers = numbers
         self._now_s = now_s
+        self._reachable = reachable
         self._observers: dict[Device, Observer] = {}
         self._locks: dict[Device, asyncio.Lock] = {}
         self._sequence = 1
@@ -147,6 +155,7 @@ class Observers:
             request.source.observers += 1
         else:
             known.at_s, known.seal, known.grant = now_s, request.seal, grant
+        self._reachable(*device, OBSERVATION_S)
         return Answer(Code.CONTENT, options=((int(Option.OBSERVE), self._next_sequence()),))
 
     async def _notify(self, observer: Observer, body: bytes) -> None:

@@ -8,12 +8,11 @@ from typing import Final
 
 from edge.credentials import Credentials, Grant, Refusal
 from edge.http import Request
-from edge.listeners.collector import Collector
 from edge.listeners.config import priority_rules
 from edge.listeners.http import problems
 from edge.listeners.http.config import HttpConfig
 from edge.listeners.http.connection import HttpConnection
-from edge.listeners.http.mailbox import Mailboxes
+from edge.listeners.http.mailbox import AWAY_S, Mailboxes
 from edge.listeners.http.problems import Problem
 from edge.listeners.http.requests import Accepted, Login
 from edge.listeners.http.routes import Purpose, Route, route
@@ -25,7 +24,7 @@ from edge.listeners.wheel import DeadlineWheel
 from protocols.codecs.media import codec_of_media_type
 from protocols.messages import Command, Origin, Priority
 from protocols.templates import Name, Templates
-from sync.registry import Network, Registry
+from sync.registry import Network
 
 TICK_S: Final = 1.0
 
@@ -45,7 +44,7 @@ class HttpListener:
     kind = "http"
     trouble = ""
 
-    def __init__(self, config: HttpConfig, registry: Registry, collector: Collector) -> None:
+    def __init__(self, config: HttpConfig, shared: Shared) -> None:
         self.name = config.name
         self.network_id = config.network
         self.port = config.port
@@ -54,11 +53,12 @@ class HttpListener:
         self.wheel = DeadlineWheel()
         self.paused = False
         self._config = config
-        self._registry = registry
-        self._credentials = Credentials(registry, config.network)
+        self._registry = shared.registry
+        self._credentials = Credentials(shared.registry, config.network)
         self._templates = Templates(config.paths)
         self._priorities = Priorities(priority_rules(config.priorities))
-        self._collector = collector
+        self._collector = shared.collector
+        self._attendance = shared.attendance
         self._connections: set[HttpConnection] = set()
         self._origins: dict[tuple[Name, str, str], Origin] = {}
         self._loop = asyncio.get_running_loop()
@@ -184,6 +184,7 @@ class HttpListener:
 
     def poll(self, connection: HttpConnection, grant: Grant) -> None:
         self._mailboxes.poll((grant.alias_key, grant.alias), connection)
+        self._attendance.reachable(self.name, self.network_id, grant.alias_key, grant.alias, AWAY_S)
 
     def leave(self, connection: HttpConnection, grant: Grant) -> None:
         self._mailboxes.leave((grant.alias_key, grant.alias), connection)
@@ -233,4 +234,4 @@ class HttpWay:
 
 
 def make_listener(config: HttpConfig, shared: Shared) -> HttpListener:
-    return HttpListener(config, shared.registry, shared.collector)
+    return HttpListener(config, shared)

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from edge.listeners.coap.config import CoapConfig
 from edge.listeners.coap.listener import CoapListener
 from edge.listeners.collector import Collector
+from edge.listeners.listener import Shared
 from protocols.coap.message import Block, Message, decode, uint
 from protocols.coap.numbers import Code, Kind, Option
 from sync.registry import Alias, Device, Network, Registry, RegistryChange
+from tests.edge.listeners.frame_world import Attended
 from tests.edge.listeners.memory_bus import MemoryBus, SetClock
 from tests.edge.listeners.mqtt_world import ANSWER_S, digest
 
@@ -30,12 +33,14 @@ class World:
         network = Network("quay", secret_sha256=(digest("network"),))
         self.registry.apply(RegistryChange("demo", 0, 1, networks=(network,), devices=(pump,)))
         self.collector = Collector(self.bus, SetClock(), run=5)
+        self.attendance = Attended()
 
     @contextlib.asynccontextmanager
     async def listening(self, **settings: Any) -> AsyncIterator[CoapListener]:
         settings = {"host": "127.0.0.1", "templates": ("sensors/{serial}/up", "{serial}")} | settings
         config = CoapConfig(name="coap", network="quay", **{"port": 0} | settings)
-        listener = CoapListener(config, self.registry, self.collector)
+        shared = Shared(self.registry, self.collector, Path(), attendance=self.attendance)
+        listener = CoapListener(config, shared)
         task = asyncio.create_task(self.collector.run())
         await listener.start()
         try:

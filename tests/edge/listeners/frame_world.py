@@ -37,6 +37,9 @@ class Attended:
     def disconnected(self, *name_and_reason: str) -> None:
         self.told.append(name_and_reason)
 
+    def reachable(self, listener: str, network_id: str, alias_key: str, alias: str, for_s: float) -> None:
+        self.told.append((listener, network_id, alias_key, alias))
+
 
 class FrameWorld:
     """Network `quay`, whose alias key is `serial`."""

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edge.listeners.attendance import UNATTENDED, Attendance
 from edge.listeners.http.config import HttpConfig
 from edge.listeners.http.listener import HttpListener, make_listener
 from edge.listeners.listener import Shared
@@ -45,9 +47,11 @@ def get(path: str, head: str = PUMP) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def listening(world: World, **options: Any) -> AsyncIterator[HttpListener]:
+async def listening(
+    world: World, *, attendance: Attendance = UNATTENDED, **options: Any
+) -> AsyncIterator[HttpListener]:
     config = msgspec.convert({"name": "http", "network": "quay", "host": "127.0.0.1", "port": 0, **options}, HttpConfig)
-    listener = make_listener(config, Shared(world.registry, world.collector, None))  # type: ignore[arg-type]
+    listener = make_listener(config, Shared(world.registry, world.collector, Path(), attendance=attendance))
     task = asyncio.create_task(world.collector.run())
     await listener.start()
     try:

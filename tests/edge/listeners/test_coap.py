@@ -411,6 +411,15 @@ async def test_a_command_is_delivered_when_the_device_acknowledges_it(listener: 
         await sending
 
 
+async def test_each_observation_says_that_the_device_can_be_reached(world: World, client: Client) -> None:
+    await client.posts("sensors/pump/up", b"1")
+    await client.posts(DOWN, code=Code.GET)
+    assert world.attendance.told == []
+    for _ in range(2):
+        await observing(client)
+    assert world.attendance.told == [("coap", "quay", "serial", "pump")] * 2
+
+
 async def test_the_answer_of_a_device_is_an_event(world: World, client: Client) -> None:
     assert (await client.posts("sensors/pump/response/c1", b'{"ok":true}')).code == Code.CHANGED
     assert (await client.posts("pump/response/c2", b"done", options=((Option.CONTENT_FORMAT, uint(999)),))).code == 68

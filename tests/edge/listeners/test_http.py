@@ -13,6 +13,7 @@ from protocols.limits import PAYLOAD_BYTES_MAX
 from protocols.messages import Command, Origin, Priority
 from sync.bus.contract import BusRefusedError
 from sync.registry import Device, Registry, RegistryChange
+from tests.edge.listeners.frame_world import Attended
 from tests.edge.listeners.http_world import PUMP, Client, basic, get, listening, post
 from tests.edge.listeners.mqtt_world import World, digest, until
 from tidegate.console import UserError
@@ -339,6 +340,15 @@ class TestCommands:
         await until(lambda: listener.counters.bytes_in == len(get("/pump/down?wait=30")) * 2 - 1)
         with pytest.raises(DeviceGoneError, match="did not confirm"):
             await _send(listener, COMMAND)
+
+    async def test_each_poll_says_that_the_device_can_be_reached(self, world: World) -> None:
+        attended = Attended()
+        async with listening(world, attendance=attended) as listener, Client.open(listener.port) as client:
+            await client.asks(post())
+            assert attended.told == []
+            for _ in range(2):
+                assert (await client.asks(get("/pump/down?wait=0"))).status == 204
+            assert attended.told == [("http", "quay", "serial", "pump")] * 2
 
     async def test_a_poll_ends_without_a_command(self, listener: HttpListener, client: Client) -> None:
         client.writer.write(get("/pump/down?wait=3"))
