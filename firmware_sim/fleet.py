@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
-from firmware_sim.devices.mqtt import DeviceSettings, MqttDevice, Surroundings
+from firmware_sim.devices.device import Device
 from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
 from firmware_sim.ledger import FLUSH_S, LedgerDevice, LedgerWriter
 from firmware_sim.signals import PROFILES
 
@@ -89,7 +90,7 @@ class Fleet:
         self._ledger = ledger
         self._wall_ms = wall_ms
         self._rng = random.Random(plan.seed)
-        self._devices: list[MqttDevice] = []
+        self._devices: list[Device] = []
         self._quota: list[int | None] = []
         self._measuring = True
         self._last = (0.0, 0)
@@ -100,7 +101,7 @@ class Fleet:
         """Set once there are `devices`."""
 
     @property
-    def devices(self) -> Sequence[MqttDevice]:
+    def devices(self) -> Sequence[Device]:
         """In the plan's order."""
         return self._devices
 
@@ -145,7 +146,7 @@ class Fleet:
         self._ledger.count_boots(numbers)
         for at, (device, number) in enumerate(zip(plan.devices, numbers, strict=True)):
             sensors = PROFILES[device.profile].sensors(random.Random(f"{plan.seed}/{device.network}/{device.name}"))
-            self._devices.append(MqttDevice(device, number, sensors, plan.settings, around))
+            self._devices.append(Device(device, number, sensors, plan.settings, around))
             self._quota.append(None if plan.messages is None else _share(plan.messages, len(plan.devices), at))
 
     def _start(self, around: Surroundings) -> None:
@@ -178,7 +179,7 @@ class Fleet:
                 break
         self._schedule(around, place, due_s)
 
-    def _schedule_reboot(self, around: Surroundings, device: MqttDevice) -> None:
+    def _schedule_reboot(self, around: Surroundings, device: Device) -> None:
         def reboot() -> None:
             if self._measuring:
                 device.fail_power()

@@ -103,7 +103,7 @@ def test_every_package_is_looked_at() -> None:
         ("protocols.times", "import time", ["time"]),
         ("protocols.mqtt.session", "from socket import socket\nimport os.path", ["os", "socket"]),
         ("tidegate.config", "import protocols", ["protocols"]),
-        ("firmware_sim.devices.mqtt", "import sync.bus\nfrom edge import x", ["edge", "sync"]),
+        ("firmware_sim.devices.device", "import sync.bus\nfrom edge import x", ["edge", "sync"]),
         ("cloud.services.writer", "from firmware_sim import signals", ["firmware_sim"]),
         ("cloud.services.simulator", "from firmware_sim.devices import mqtt", ["firmware_sim"]),
         ("cloud.services.simulator.run", "import firmware_sim.signals_of_others", ["firmware_sim"]),

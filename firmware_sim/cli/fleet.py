@@ -13,8 +13,8 @@ import msgspec
 import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, duration_s
-from firmware_sim.devices.mqtt import DeviceSettings
 from firmware_sim.devices.roster import PORT_MAX, RosterDevice, check_roster, read_roster
+from firmware_sim.devices.surroundings import DeviceSettings
 from firmware_sim.fleet import Fleet, FleetPlan, FleetState
 from firmware_sim.ledger import LedgerWriter
 from firmware_sim.run_folder import DemoState, no_demo, read_state

@@ -15,8 +15,8 @@ from firmware_sim.cli.fleet import choose_devices
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, duration_s
 from firmware_sim.cli.verify import EXIT_CODES, print_proof
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
-from firmware_sim.devices.mqtt import DeviceSettings
 from firmware_sim.devices.roster import PORT_MAX, RosterDevice, read_roster
+from firmware_sim.devices.surroundings import DeviceSettings
 from firmware_sim.run_folder import DemoState, no_demo, read_state, running_state
 from firmware_sim.scenarios.enlist import enlist
 from firmware_sim.scenarios.events import LinkEvent, PartEvent

@@ -3,14 +3,13 @@ acknowledged. It is in flash memory: a power failure leaves it. Pure."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Collection
+from typing import Any, Final
 
 import msgspec
 
 from firmware_sim.devices.outbox import PACKET_ID_MAX
 
-FILTER: Final = b"down/+/+"
-"""So that the topic says name and id: MQTT 3.1.1 has no other place for it."""
 REMEMBERED_MAX: Final = 256
 """Ids that small firmware has room for."""
 FIRST_PACKET_ID: Final = PACKET_ID_MAX + 1
@@ -18,29 +17,34 @@ FIRST_PACKET_ID: Final = PACKET_ID_MAX + 1
 ANSWERS_MAX: Final = 0xFFFF - PACKET_ID_MAX
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """To one command; `packet_id` beside those of messages, until it is acknowledged."""
+
+    packet_id: int
+    command_id: str
+    body: dict[str, Any]
+
+
 class Orders:
     def __init__(self) -> None:
         self.ran = 0
         self.again = 0
         """Commands that came although they had been run."""
-        self._answers: dict[str, bytes] = {}
-        """By command id, the oldest first."""
-        self._unacknowledged: dict[int, tuple[bytes, bytes]] = {}
+        self._bodies: dict[str, dict[str, Any]] = {}
+        """Of answers by command id, the oldest first."""
+        self._unacknowledged: dict[int, Answer] = {}
         self._last_id = 0
 
-    def obey(self, topic: str) -> tuple[int, bytes, bytes] | None:
-        """The command that came on this topic is done: packet id, topic and payload of the answer. None: it is no
-        command, or too many answers wait."""
-        levels = topic.split("/")
-        if len(levels) != 3 or len(self._unacknowledged) >= ANSWERS_MAX:
+    def obey(self, name: str, command_id: str) -> Answer | None:
+        """The command is done; what is to be answered. None: too many answers wait."""
+        if len(self._unacknowledged) >= ANSWERS_MAX:
             return None
-        _, name, command_id = levels
-        answer = self._answers.get(command_id)
-        if answer is None:
+        body = self._bodies.get(command_id)
+        if body is None:
             self.ran += 1
-            answer = self._answers[command_id] = msgspec.json.encode({"ok": True, "did": name, "run": self.ran})
-            if len(self._answers) > REMEMBERED_MAX:
-                del self._answers[next(iter(self._answers))]
+            body = self._bodies[command_id] = {"ok": True, "did": name, "run": self.ran}
+            if len(self._bodies) > REMEMBERED_MAX:
+                del self._bodies[next(iter(self._bodies))]
         else:
             self.again += 1
         while True:
@@ -48,12 +52,12 @@ class Orders:
             packet_id = PACKET_ID_MAX + self._last_id
             if packet_id not in self._unacknowledged:
                 break
-        self._unacknowledged[packet_id] = f"up/response/{command_id}".encode(), answer
-        return packet_id, *self._unacknowledged[packet_id]
+        answer = self._unacknowledged[packet_id] = Answer(packet_id, command_id, body)
+        return answer
 
     def acknowledged(self, packet_id: int) -> None:
         self._unacknowledged.pop(packet_id, None)
 
-    def unacknowledged(self) -> list[tuple[int, bytes, bytes]]:
+    def unacknowledged(self) -> Collection[Answer]:
         """To be sent again on a new connection."""
-        return [(packet_id, topic, payload) for packet_id, (topic, payload) in self._unacknowledged.items()]
+        return self._unacknowledged.values()

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from firmware_sim.devices.mqtt import MqttDevice
+from firmware_sim.devices.device import Device
 from firmware_sim.faults.fault import Direction, Fault, Kind
 from firmware_sim.fleet import Fleet
 from firmware_sim.scenarios.events import (
@@ -175,7 +175,7 @@ class Director:
     def _end_burst(self, factor: float) -> None:
         self._fleet.pace /= factor
 
-    def _devices(self, moment: Moment) -> list[MqttDevice]:
+    def _devices(self, moment: Moment) -> list[Device]:
         return [self._fleet.devices[place] for place in moment.places]
 
     def _due_s(self, timeline_s: float) -> float:

@@ -12,8 +12,8 @@ import httpx
 import msgspec
 
 from firmware_sim.cloud_api import CloudApi
-from firmware_sim.devices.mqtt import DeviceSettings
 from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.surroundings import DeviceSettings
 from firmware_sim.fleet import Fleet, FleetPlan, FleetState
 from firmware_sim.ledger import LedgerWriter
 from firmware_sim.scenarios.director import Director, Happening

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from firmware_sim.devices.clock import DeviceClock
+from firmware_sim.devices.device import Device
 from firmware_sim.devices.garble import garbled, mark_in
-from firmware_sim.devices.mqtt import DeviceSettings, MqttDevice, Surroundings
 from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
 from firmware_sim.ledger import LedgerDevice, LedgerWriter, read_ledger
 from protocols.codecs import CODECS, CodecSpec
 from tests.firmware_sim.broker import Broker
@@ -25,13 +26,13 @@ BOOT = 41
 
 
 @asynccontextmanager
-async def device(broker: Broker, directory: Path, **changes: int) -> AsyncIterator[tuple[MqttDevice, Surroundings]]:
+async def device(broker: Broker, directory: Path, **changes: int) -> AsyncIterator[tuple[Device, Surroundings]]:
     """One that is connected; its first boot is BOOT."""
     with LedgerWriter(directory, wall_ms=lambda: NOW_MS) as book:
         around = Surroundings(asyncio.get_running_loop(), ledger=book, rng=random.Random(1), wall_ms=lambda: NOW_MS)
         book.count_boots(book.enroll([LedgerDevice("pump-00", "demo", "serial", True, BOOT - 1)]))
         settings = DeviceSettings(port=broker.port, wait_min_s=0.01, recent_messages=10, **changes)
-        made = MqttDevice(RosterDevice("pump-00", password="secret"), 0, {}, settings, around)
+        made = Device(RosterDevice("pump-00", password="secret"), 0, {}, settings, around)
         made.switch_on()
         await broker.until(lambda: broker.connects)
         async with asyncio.timeout(10):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from firmware_sim.devices.mqtt import DeviceSettings, MqttDevice, Surroundings
+from firmware_sim.devices.device import Device
 from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
 from firmware_sim.fleet import Fleet, FleetPlan, FleetState
 from firmware_sim.ledger import LedgerDevice, LedgerWriter, read_ledger
 from firmware_sim.signals import PROFILES
@@ -179,18 +180,17 @@ async def test_without_a_server_the_buffer_fills_drops_the_oldest_and_the_fleet_
     assert next(iter(read_ledger(tmp_path).of_device(0).values())).dropped[1:16] == bytes([1]) * 15
 
 
-async def test_a_reboot_forgets_the_buffer_and_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firmware_sim.devices.mqtt.OFF_S", 0.01)
+async def test_a_reboot_forgets_the_buffer_and_counts_on(tmp_path: Path) -> None:
     async with Broker(answers=False) as broker:
         with LedgerWriter(tmp_path, wall_ms=lambda: NOW_MS) as book:
             around = Surroundings(asyncio.get_running_loop(), ledger=book, rng=random.Random(1), wall_ms=lambda: NOW_MS)
             numbers = book.enroll([LedgerDevice("pump-00", "demo", "serial", True, 40)])
             book.count_boots(numbers)
-            device = MqttDevice(roster(1)[0], 0, {}, DeviceSettings(port=broker.port, wait_min_s=0.01), around)
+            device = Device(roster(1)[0], 0, {}, DeviceSettings(port=broker.port, wait_min_s=0.01), around)
             device.switch_on()
             assert device.measure()
             await broker.until(lambda: len(broker.published) == 1)
-            device.fail_power()
+            device.fail_power(off_s=0.01)
             assert not device.measure()
             await broker.until(lambda: len(broker.connects) == 2)
             device.measure()
@@ -210,7 +210,7 @@ async def test_a_device_runs_each_command_once_and_answers_until_that_is_acknowl
             numbers = book.enroll([LedgerDevice("pump-00", "demo", "serial", True, 40)])
             book.count_boots(numbers)
             settings = DeviceSettings(port=broker.port, wait_min_s=0.01, obeys=True)
-            device = MqttDevice(roster(1)[0], 0, {}, settings, around)
+            device = Device(roster(1)[0], 0, {}, settings, around)
             device.switch_on()
             await broker.until(lambda: broker.subscribed == [b"down/+/+"])
             answer = "up/response/c1", b'{"ok":true,"did":"open","run":1}'

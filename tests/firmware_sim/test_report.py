@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from firmware_sim.cli.scenario import left_out, scene_line
-from firmware_sim.devices.mqtt import DeviceSettings
 from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.surroundings import DeviceSettings
 from firmware_sim.fleet import FleetState
 from firmware_sim.scenarios.charts import LEFT, PLOT, Bar, Scale, Series, chart, lanes, round_ticks
 from firmware_sim.scenarios.director import Happening, Part
