@@ -26,6 +26,9 @@ class HttpConfig(TlsListenerConfig, frozen=True):
     host: Annotated[str, Meta(description="Address to listen on.")] = "0.0.0.0"
     port: Annotated[Port, Meta(description="Port to listen on; 0 takes any free one.")] = 8082
     connections_max: Annotated[int, Meta(ge=1, le=100_000, description="Connections open at once.")] = 1_000
+    messages_per_s_max: Annotated[
+        int, Meta(ge=0, description="Messages a second of one device; more are answered by 429. 0: any.")
+    ] = 0
     templates: TopicTemplates = ("{serial}",)
     open: IsOpen = False
     codec: CodecName = ""

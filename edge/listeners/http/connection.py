@@ -54,6 +54,10 @@ class Hub(Protocol):
 
     def log_in(self, route: Route, login: Login) -> Grant | Problem: ...
 
+    def spend(self, connection: HttpConnection, grant: Grant) -> bool:
+        """Counts one message of the device, or, where none names it, of its address. False: it is over its rate."""
+        ...
+
     def record(self, connection: HttpConnection, accepted: Accepted, payload: bytes) -> None:
         """The connection is told by `recorded` or `refused`."""
         ...
@@ -291,6 +295,8 @@ class HttpConnection(asyncio.Protocol):
             return problems.NO_DEVICE
         if route.purpose is Purpose.POLL and wait_s(request.query.get("wait", "")) is None:
             return problems.BAD_WAIT
+        if route.purpose in (Purpose.UPLINK, Purpose.RESPONSE) and not self._hub.spend(self, grant):
+            return problems.TOO_FREQUENT
         return Accepted(request, route, grant, header(event, b"content-type"))
 
     def _add(self, event: h11.Data) -> None:

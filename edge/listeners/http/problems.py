@@ -97,6 +97,13 @@ NO_COMMAND: Final = Problem(
     "no command of this id waits to be confirmed: it was, or has expired, or the gateway started anew",
     "nothing; what the device may have missed is sent again under the same id",
 )
+TOO_FREQUENT: Final = Problem(
+    429,
+    "too_frequent",
+    "more messages a second than a device may send (messages_per_s_max)",
+    "send it again later; one request may hold many messages",
+    1,
+)
 BAD_WAIT: Final = Problem(400, "wait", "wait is no number of seconds up to 300", "ask with ?wait=30")
 TIMED_OUT: Final = Problem(408, "request_timeout", "the request did not come whole in time", "send it again, quicker")
 TOO_MANY: Final = Problem(

@@ -284,6 +284,22 @@ async def test_one_connection_more_than_allowed(world: World) -> None:
         assert (await first.asks(post())).status == 204
 
 
+async def test_a_device_over_its_rate_is_told_when_to_come_again_and_others_go_on(world: World) -> None:
+    async with listening(world, messages_per_s_max=2) as listener, Client.open(listener.port) as client:
+        for number in range(4):
+            assert (await client.asks(post(body=b"%d" % number))).status == 204
+        for path in ("/pump", "/pump/response/c-1"):
+            reply = await client.asks(post(path, b"4"))
+            assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+            assert reply.problem["type"].endswith(":too-frequent")
+        assert (await client.asks(get("/pump/down?wait=0"))).status == 204, "asking for commands is no message"
+        assert (await client.asks(post("/tank", head=basic("tank", "network")))).status == 204
+        listener.wheel.turn()
+        assert (await client.asks(post(body=b"4"))).status == 204
+        assert [record.payload for record in world.bus.records] == [b"0", b"1", b"2", b"3", b'{"t":1}', b"4"]
+        assert listener.refusals.counts["too_frequent"] == 2
+
+
 class TestCommands:
     async def test_a_poll_waits_for_a_command_and_its_confirmation_makes_it_delivered(
         self, listener: HttpListener, client: Client

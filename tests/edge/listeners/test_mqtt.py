@@ -421,7 +421,7 @@ async def test_a_certificate_that_cannot_be_used_is_named(world: World, tmp_path
 
 async def test_a_client_that_does_not_let_go_is_cut_at_close(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "WRITE_BYTES_MAX", 64 * 1024 * 1024)
-    monkeypatch.setattr("edge.listeners.mqtt.listener.CLOSE_S", 0.05)
+    monkeypatch.setattr("edge.listeners.connections.CLOSE_S", 0.05)
     async with world.listening() as listener:
         client = await Client.logged_in(listener.port)
         await client.asks(subscribe(1, ("down/#", 0)))

@@ -295,7 +295,7 @@ async def test_more_on_its_way_than_allowed_ends_the_connection(world: World, li
     device.client.writer.write(b"".join(flood))
     for turn in range(1, 9):
         await until(lambda turn=turn: bool(listener.refusals.counts) or listener.counters.bytes_in > turn)  # type: ignore[misc]
-        for connection in listener._connections:
+        for connection in listener.connections:
             connection._release(2)  # as if it were read on, whatever waits
     await until(lambda: listener.refusals.counts == {"receive_maximum": 1})
     assert await device.hears(Disconnect) == Disconnect(Reason.RECEIVE_MAXIMUM_EXCEEDED)

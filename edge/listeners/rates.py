@@ -1,4 +1,4 @@
-"""How many messages a second each device may send: one that sends more is read no faster, and loses nothing."""
+"""How many messages a second each device may send."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Final
 
 BURST_S: Final = 2
 """A device may send this many seconds' worth at once: what it kept while it was away comes in bursts."""
+
+DEVICES_MAX: Final = 20_000
+"""Whose rates are known; the one that has been silent longest makes room. About 4 MB."""
 
 _LOOK_EVERY_TICKS: Final = 60
 
@@ -24,8 +27,15 @@ class Rates:
         if not self._per_s:
             return True
         level = self._level(device, now) + messages
+        self._levels.pop(device, None)  # so that the order is that of the last messages
+        if len(self._levels) >= DEVICES_MAX:
+            del self._levels[next(iter(self._levels))]
         self._levels[device] = (level, now)
         return level <= self._per_s * BURST_S
+
+    def has_room(self, device: Hashable, now: int) -> bool:
+        """Whether the device may send one message more; False: there is room in the next second."""
+        return not self._per_s or self._level(device, now) < self._per_s * BURST_S
 
     def may_go_on(self, device: Hashable, now: int) -> bool:
         return self._level(device, now) <= self._per_s
