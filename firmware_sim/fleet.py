@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from firmware_sim.devices.carriers import CARRIERS
 from firmware_sim.devices.device import Device
 from firmware_sim.devices.roster import RosterDevice
 from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
@@ -47,8 +48,8 @@ class FleetPlan(msgspec.Struct, frozen=True):
 
 
 class FleetState(msgspec.Struct, frozen=True):
-    """A fleet at one moment. `puback_*`: from making a message to its PUBACK, waits for a connection included, over the
-    last ten seconds (at the end: over all)."""
+    """A fleet at one moment. `puback_*`: from making a message to its acknowledgement, of any protocol, waits for a
+    connection included, over the last ten seconds (at the end: over all)."""
 
     at: int
     """Unix ms."""
@@ -56,10 +57,12 @@ class FleetState(msgspec.Struct, frozen=True):
     connected: int
     made: int
     sent: int
-    """PUBLISH packets."""
+    """Messages that left, those that went again included; of polled units, readings."""
     resent: int
     acknowledged: int
     dropped: int
+    unread: int
+    """Of polled units: measurements that nobody read before the next one."""
     waiting: int
     """In the devices' buffers, in flight included."""
     connects: int
@@ -78,7 +81,7 @@ class FleetState(msgspec.Struct, frozen=True):
 
     @property
     def is_complete(self) -> bool:
-        """True if all that was made was acknowledged."""
+        """True if all was acknowledged that ever is."""
         return self.waiting == 0 and self.dropped == 0
 
 
@@ -139,7 +142,14 @@ class Fleet:
         # Not from the plan's seed: two fleets of one seed must not repeat each other's message keys.
         boots = random.SystemRandom()
         entries = [
-            LedgerDevice(device.name, device.network, device.alias_key, device.keyed, boots.randrange(FIRST_BOOT_MAX))
+            LedgerDevice(
+                device.name,
+                device.network,
+                device.alias_key,
+                device.keyed,
+                boots.randrange(FIRST_BOOT_MAX),
+                CARRIERS[device.protocol].is_answered(plan.settings),
+            )
             for device in plan.devices
         ]
         numbers = self._ledger.enroll(entries)
@@ -237,6 +247,7 @@ class Fleet:
             resent=counts.resent,
             acknowledged=counts.acknowledged,
             dropped=counts.dropped,
+            unread=counts.unread,
             waiting=sum(len(device.outbox) for device in self._devices),
             connects=counts.connects,
             refused=counts.refused,

@@ -74,6 +74,8 @@ class LedgerDevice(msgspec.Struct):
     """Its network names boot and seq as the message key: a resend must be stored once."""
     boot: int
     """The last boot counter that it used."""
+    is_answered: bool = True
+    """It learns what is on the gateway's disk. False: it sends with QoS 0, or is polled, and is promised nothing."""
 
 
 class BootTally:
@@ -83,7 +85,7 @@ class BootTally:
 
     def __init__(self) -> None:
         self.sends = bytearray()
-        """PUBLISH packets that carried the message."""
+        """How often the message was sent, or read by who polls its device."""
         self.acknowledged = bytearray()
         self.dropped = bytearray()
         self.malformed = bytearray()
@@ -109,7 +111,7 @@ class BootTally:
             self.dropped[seq] = 1
 
     def may_have_rows(self, seq: int, rows: int) -> bool:
-        """False if more rows are stored than packets were sent. A message whose sending the ledger no longer holds, or
+        """False if more rows are stored than it was sent. A message whose sending the ledger no longer holds, or
         stopped counting, is given the benefit of the doubt."""
         return rows <= self.sends[seq] or self.sends[seq] in (0, _SENDS_MAX)
 

@@ -13,7 +13,7 @@ COLUMNS: Final = {
     "name": "device",
     "made": "made",
     "sent": "sent",
-    "packets": "packets",
+    "packets": "sendings",
     "acknowledged": "acknowledged",
     "stored": "stored",
     "in_gaps": "in gaps",
@@ -53,6 +53,12 @@ def conclusion(proof: Proof) -> list[str]:
         moving = "; a fleet is still sending, its newest messages are not part of this" if proof.fleet_running else ""
         gone = f"; {proof.total.in_gaps:,} lost, and accounted for by gaps" if proof.total.in_gaps else ""
         lines.append(f"✓ nothing missing, nothing doubled, accounting closed{gone}{moving}")
+    total = proof.total
+    if total.unpromised:
+        lines.append(
+            f"· of {total.unpromised:,} others, which nobody acknowledges (QoS 0, polled units),"
+            f" {total.unpromised_stored:,} are stored"
+        )
     return lines
 
 

@@ -29,7 +29,7 @@ class Verdict(msgspec.Struct, frozen=True):
     network: str
     made: int = 0
     packets: int = 0
-    """PUBLISH packets sent, resends included."""
+    """Sendings, those of the same message again included; of a polled device, readings."""
     sent: int = 0
     """Messages sent at least once."""
     acknowledged: int = 0
@@ -38,7 +38,7 @@ class Verdict(msgspec.Struct, frozen=True):
     missing: int = 0
     """Acknowledged, and in none of stored, rejected, unresolved and gaps. Never happens."""
     doubled: int = 0
-    """Rows too many: with a message key, beyond one a message; without, beyond one a PUBLISH packet. Never happens."""
+    """Rows too many: with a message key, beyond one a message; without, beyond one a sending. Never happens."""
     unacknowledged: int = 0
     """Sent, and neither acknowledged nor dropped by the device: stored or not, both are right."""
     unsent: int = 0
@@ -53,6 +53,10 @@ class Verdict(msgspec.Struct, frozen=True):
     """Messages found among the rejects, malformed as a rule."""
     unresolved: int = 0
     """Messages that wait in the inbox until their device exists."""
+    unpromised: int = 0
+    """Sent by a device that learns of no acknowledgement (QoS 0, polled): stored or not, both are right."""
+    unpromised_stored: int = 0
+    """Of those, what is stored all the same."""
     in_gaps: int = 0
     """Acknowledged, and by count and time within a gap that the gateway has told of: lost, and accounted for."""
     faults: tuple[str, ...] = ()
@@ -122,6 +126,7 @@ class Evidence:
         device, tally = self.device, self._tallies[boot]
         stored, rejected, unresolved = self._stored[boot], self._rejected[boot], self._unresolved[boot]
         missing = doubled = unacknowledged = unsent = sent = explained = 0
+        unpromised = unpromised_stored = 0
         faults: list[str] = []
         for seq in range(1, len(tally)):
             sends, rows, acknowledged = tally.sends[seq], stored[seq], tally.acknowledged[seq]
@@ -134,8 +139,11 @@ class Evidence:
                     where = "not among the rejects" if tally.malformed[seq] else "not stored"
                     faults.append(f"{device.name} boot {boot} seq {seq}: acknowledged, and {where}")
             elif not acknowledged and not tally.dropped[seq]:
-                unacknowledged += sends > 0
+                unacknowledged += sends > 0 and device.is_answered
                 unsent += not sends
+            if sends and not device.is_answered:
+                unpromised += 1
+                unpromised_stored += rows > 0
             surplus = _surplus(device, tally, seq, rows, rejected[seq])
             if surplus > 0:
                 doubled += surplus
@@ -159,6 +167,8 @@ class Evidence:
             malformed=sum(tally.malformed),
             rejected=sum(map(bool, rejected[1:])),
             unresolved=sum(map(bool, unresolved[1:])),
+            unpromised=unpromised,
+            unpromised_stored=unpromised_stored,
             in_gaps=explained,
             faults=tuple(faults),
         )
@@ -186,7 +196,7 @@ _NUMBERS: Final = tuple(field for field in Verdict.__struct_fields__ if field no
 
 
 def _surplus(device: LedgerDevice, tally: BootTally, seq: int, rows: int, rejects: int) -> int:
-    """Rows and rejects too many. What does not decode has no message key: each packet of it may be rejected."""
+    """Rows and rejects too many. What does not decode has no message key: each sending of it may be rejected."""
     surplus = rows - 1 if device.keyed else 0 if tally.may_have_rows(seq, rows) else rows - tally.sends[seq]
     too_many = 0 if tally.may_have_rows(seq, rejects) else rejects - tally.sends[seq]
     return max(surplus, 0) + too_many

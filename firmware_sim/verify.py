@@ -22,7 +22,7 @@ from firmware_sim.cloud_api import (
     UnreachableError,
     gateway_accounting,
 )
-from firmware_sim.devices.garble import mark_in
+from firmware_sim.devices.garble import mark_in, name_in
 from firmware_sim.gaps import GapItem, accounted_for
 from firmware_sim.ledger import LedgerDevice, Mark, Tallies, acknowledged_ms, is_being_written, read_ledger
 from firmware_sim.verdict import AnyMark, Evidence, Verdict, add_up
@@ -338,9 +338,11 @@ class Verification:
             if item["seq"] <= newest:
                 break
             self._rejects_until = max(self._rejects_until, item["seq"])
-            mark = mark_in(base64.b64decode(item["payload"]))
+            payload, alias_key = base64.b64decode(item["payload"]), item["alias_key"]
+            mark = mark_in(payload)
             if mark is not None:
-                self._rejected[item["network_id"], item["alias_key"], item["alias"]].append(mark)
+                alias = item["alias"] or name_in(payload, alias_key)
+                self._rejected[item["network_id"], alias_key, alias].append(mark)
         return self._rejected
 
     async def _inbox(self) -> dict[Identity, list[AnyMark]]:

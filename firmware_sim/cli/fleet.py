@@ -13,7 +13,16 @@ import msgspec
 import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, duration_s
-from firmware_sim.devices.roster import PORT_MAX, RosterDevice, check_roster, read_roster
+from firmware_sim.devices.roster import (
+    OF_ONE_PLACE,
+    PORT_MAX,
+    PROTOCOLS,
+    WITH_PASSWORD,
+    Protocol,
+    RosterDevice,
+    check_roster,
+    read_roster,
+)
 from firmware_sim.devices.surroundings import DeviceSettings
 from firmware_sim.fleet import Fleet, FleetPlan, FleetState
 from firmware_sim.ledger import LedgerWriter
@@ -26,10 +35,11 @@ RATE_EACH: Final = 1.0
 """Messages a second of one device, where nothing else is said."""
 DEVICES_MAX: Final = 20_000
 """In one process: each takes a socket, and a local address has 28,000 ports for them."""
+UNLISTED: Final = tuple(protocol for protocol in PROTOCOLS if protocol not in OF_ONE_PLACE)
 COLUMNS: Final = {
     "connected": "connected",
     "made": "made",
-    "sent": "packets sent",
+    "sent": "sent",
     "acknowledged": "acknowledged",
     "rate": "a second",
     "puback_p50_ms": "p50 ms",
@@ -64,14 +74,19 @@ def fleet(
         typer.Option(help="Network's credential, for devices that are in no list.", envvar="TIDEGATE_NETWORK_PASSWORD"),
     ] = None,
     alias_key: Annotated[str, typer.Option(help="Alias key of devices that are not in a list.")] = "serial",
+    protocol: Annotated[str, typer.Option(help="What such devices speak: " + ", ".join(UNLISTED) + ".")] = "mqtt",
     profile: Annotated[str, typer.Option(help="What such devices measure: " + ", ".join(PROFILES) + ".")] = "pump",
     host: Annotated[str | None, typer.Option(help="Gateway's address; default: the demo's.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=PORT_MAX, help="Gateway's MQTT port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=PORT_MAX, help="Gateway's port, for devices that name none.")
+    ] = None,
     messages: Annotated[int | None, typer.Option(min=1, help="End after so many, all devices together.")] = None,
     seconds: Annotated[str | None, typer.Option(help="End after this time (90, 60s, 5m).")] = None,
     drain: Annotated[str, typer.Option(help="How long to wait for the last acknowledgements.")] = "60s",
     qos: Annotated[int, typer.Option(min=0, max=1, help="MQTT quality of service.")] = 1,
-    window: Annotated[int, typer.Option(min=1, max=1000, help="Messages in flight of a device.")] = 20,
+    window: Annotated[
+        int, typer.Option(min=1, max=1000, help="Messages in flight of a device, where its protocol allows several.")
+    ] = 20,
     buffer: Annotated[int, typer.Option(min=2, help="Messages that a device can keep; then the oldest goes.")] = 1000,
     obey: Annotated[
         bool, typer.Option("--obey", help="Devices run the commands that they are sent, and answer.")
@@ -89,7 +104,8 @@ def fleet(
     Ends by itself with --messages or --seconds, else with Ctrl-C. Exit code 0: all that was made is acknowledged.
     """
     found = read_state(run_folder)
-    if found is None and devices is None and network_password is None:
+    spoken = unlisted_protocol(protocol)
+    if found is None and devices is None and network_password is None and spoken in WITH_PASSWORD:
         raise no_demo(run_folder)
     demo = found or DemoState()
     roster = choose_devices(
@@ -101,11 +117,12 @@ def fleet(
             network=network or demo.network,
             alias_key=alias_key,
             profile=profile,
+            protocol=spoken,
         ),
     )
     settings = DeviceSettings(
         host=host or demo.mqtt_host,
-        port=port or demo.mqtt_port or 1883,
+        port=port or 0,
         qos=qos,
         window=window,
         buffer_messages=max(buffer, window + 1),
@@ -113,7 +130,7 @@ def fleet(
         obeys=obey,
     )
     plan = FleetPlan(
-        tuple(roster),
+        tuple(placed(roster, demo, port)),
         settings,
         each_rate(rate, rate_each, len(roster)),
         messages=messages,
@@ -140,7 +157,7 @@ def choose_devices(listed: Sequence[RosterDevice], count: int | None, unlisted: 
         raise UserError("no devices are known", "make run; or name a list with --devices; or say --count")
     chosen = list(listed[:wanted])
     if len(chosen) < wanted:
-        if not unlisted.password:
+        if not unlisted.password and unlisted.protocol in WITH_PASSWORD:
             raise UserError(
                 f"{wanted} devices are wanted, {len(chosen)} are listed, and others need the network's credential",
                 "--network-password",
@@ -151,6 +168,30 @@ def choose_devices(listed: Sequence[RosterDevice], count: int | None, unlisted: 
         ]
     check_roster(chosen, "the fleet")
     return chosen
+
+
+def unlisted_protocol(name: str) -> Protocol:
+    """Of devices that are in no list. Raises UserError."""
+    for protocol in PROTOCOLS:
+        if protocol == name:
+            if protocol in OF_ONE_PLACE:
+                raise UserError(
+                    f"by {protocol}, each device has a place of its own", "name them in a list with --devices"
+                )
+            return protocol
+    raise UserError(f"no protocol {name!r}", f"one of {', '.join(UNLISTED)}; others in a list with --devices")
+
+
+def placed(devices: Sequence[RosterDevice], demo: DemoState, port: int | None) -> list[RosterDevice]:
+    """`port`: of devices that name none; None: the demo's for those that speak MQTT."""
+    if port is not None or not demo.mqtt_port:
+        return list(devices)
+    return [
+        msgspec.structs.replace(device, port=demo.mqtt_port)
+        if device.protocol == "mqtt" and not device.port
+        else device
+        for device in devices
+    ]
 
 
 def each_rate(rate: float | None, rate_each: float | None, devices: int) -> float:
@@ -196,7 +237,7 @@ def _reporter(shown: Live | None, state_file: Path | None) -> Callable[[FleetSta
 def _last_words(summary: Summary) -> str:
     state = summary.fleet
     words = (
-        f"{state.made:,} made, {state.acknowledged:,} acknowledged, {state.resent:,} packets sent again, "
+        f"{state.made:,} made, {state.acknowledged:,} acknowledged, {state.resent:,} sent again, "
         f"{state.dropped:,} dropped, {state.waiting:,} unacknowledged, in {summary.seconds:g} s"
     )
     return f"{words} · refused: {state.refusal}" if state.refusal else words

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import typer
 
-from firmware_sim.cli.fleet import choose_devices
+from firmware_sim.cli.fleet import choose_devices, placed
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, duration_s
 from firmware_sim.cli.verify import EXIT_CODES, print_proof
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError
@@ -54,7 +54,9 @@ def scenario(
         typer.Option(help="Network's credential, for devices that are in no list.", envvar="TIDEGATE_NETWORK_PASSWORD"),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Gateway's address; default: the demo's.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=PORT_MAX, help="Gateway's MQTT port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=PORT_MAX, help="Gateway's port, for devices that name none.")
+    ] = None,
     gateway: Annotated[
         list[str] | None, typer.Option(help="Address of a gateway's status API; may be given more than once.")
     ] = None,
@@ -88,9 +90,7 @@ def scenario(
         file.stem,
         played,
         (),
-        DeviceSettings(
-            host=host or demo.mqtt_host, port=port or demo.mqtt_port or 1883, buffer_messages=played.fleet.buffer
-        ),
+        DeviceSettings(host=host or demo.mqtt_host, port=port or 0, buffer_messages=played.fleet.buffer),
         book,
         VerifyPlan(
             book,
@@ -167,7 +167,9 @@ def _run(stage: Stage, *, quiet: bool) -> Run | None:
         async with httpx.AsyncClient(trust_env=False) as client:
             cloud = CloudApi(access.base, client, user=access.user, password=access.password, token=access.token)
             try:
-                plan = msgspec.structs.replace(stage.plan, devices=tuple(await _devices(stage, cloud, client)))
+                chosen = await _devices(stage, cloud, client)
+                devices = tuple(placed(chosen, stage.demo, stage.plan.settings.port or None))
+                plan = msgspec.structs.replace(stage.plan, devices=devices)
                 with contextlib.nullcontext() if quiet else live({}) as shown:
                     found.append(await Runner(plan, cloud, client, tell=lambda scene: _tell(shown, scene)).run(stop))
             except ApiError as error:
@@ -235,7 +237,7 @@ def _print(done: Run, each: bool, report: Path | None) -> None:
     show(rows, columns={"at": "at", "what": "what happened", "lasts": "lasted", "note": ""}, as_json=False)
     fleet = done.fleet
     typer.echo(
-        f"\n{fleet.made:,} made, {fleet.acknowledged:,} acknowledged, {fleet.resent:,} packets sent again "
+        f"\n{fleet.made:,} made, {fleet.acknowledged:,} acknowledged, {fleet.resent:,} sent again "
         f"({fleet.repeated:,} without need), {fleet.malformed:,} malformed, {fleet.dropped:,} dropped by devices\n"
     )
     print_proof(done.proof, each)

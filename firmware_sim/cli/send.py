@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import random
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,25 +12,19 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
+from firmware_sim.cli.fleet import UNLISTED, unlisted_protocol
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER, AsJson, RunFolder, assignment
-from firmware_sim.devices.packets import (
-    CONNECT_REFUSALS,
-    DISCONNECT,
-    ConnAck,
-    Incoming,
-    PacketReader,
-    ProtocolError,
-    PubAck,
-    encode_connect,
-    encode_publish,
-)
-from firmware_sim.devices.roster import PORT_MAX, RosterDevice
+from firmware_sim.devices.carriers import CARRIERS
+from firmware_sim.devices.carriers.carrier import Carrier
+from firmware_sim.devices.orders import Answer
+from firmware_sim.devices.outbox import Outgoing
+from firmware_sim.devices.roster import OF_ONE_PLACE, PORT_MAX, WITH_PASSWORD, RosterDevice
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 from firmware_sim.run_folder import DemoState, no_demo, read_state
 from tidegate.console import UserError, print_json
 
 ANSWER_S: Final = 10.0
-"""For each of connection, CONNACK and PUBACK; a disk on a bad day takes milliseconds."""
-READ_BYTES: Final = 4096
+"""For each of connection and acknowledgement; a disk on a bad day takes milliseconds."""
 NAMES_MAX: Final = 5
 """Named where no name is like the one that was written; all are in demo.json."""
 
@@ -41,30 +36,51 @@ def send(
         bool, typer.Option("--network-credential", help="Connect as a device that nobody has created yet.")
     ] = False,
     password: Annotated[str | None, typer.Option(help="Device's own; default: the demo's.")] = None,
-    topic: Annotated[str, typer.Option(help="Topic of the message.")] = "up",
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="What it speaks: " + ", ".join(UNLISTED) + "; default: as the demo knows it, else mqtt."),
+    ] = None,
+    topic: Annotated[str, typer.Option(help="MQTT: topic of the message.")] = "up",
+    path: Annotated[str | None, typer.Option(help="CoAP, HTTP: path of its resource; default: its name.")] = None,
     host: Annotated[str | None, typer.Option(help="Gateway's address; default: the demo's.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=PORT_MAX, help="Gateway's MQTT port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=PORT_MAX, help="Gateway's port; default: the demo's, else the usual one.")
+    ] = None,
     as_json: AsJson = False,
     run_folder: RunFolder = DEFAULT_RUN_FOLDER,
 ) -> None:
-    """Send one message by MQTT, QoS 1, and wait for its acknowledgement."""
+    """Send one message and wait for its acknowledgement: by MQTT with QoS 1, or as the device speaks."""
     payload = dict(assignment(value) for value in values)
-    demo = _demo(run_folder, password)
-    host, port = host or demo.mqtt_host, port or demo.mqtt_port or 1883
-    secret = password or choose_password(demo, device, network_credential=network_credential)
-    latency_ms = asyncio.run(_send(host, port, device, secret, topic, payload))
+    spoken = None if protocol is None else unlisted_protocol(protocol)
+    demo = _demo(run_folder, needed=password is None and (spoken or "mqtt") in WITH_PASSWORD)
+    known = next((one for one in _known(demo) if one.name == device), None)
+    if known is None or (spoken is not None and known.protocol != spoken):
+        known = RosterDevice(device, network=demo.network, alias_key=demo.alias_key, protocol=spoken or "mqtt")
+    if known.protocol in OF_ONE_PLACE:
+        raise UserError(f"{device} speaks {known.protocol}, where the gateway comes to it", "tidegate-sim fleet")
+    secret = password or ""
+    if not secret and known.protocol in WITH_PASSWORD:
+        secret = choose_password(demo, device, network_credential=network_credential)
+    identity = msgspec.structs.replace(
+        known,
+        password=secret,
+        path=known.path if path is None else path,
+        host=host or known.host or demo.mqtt_host,
+        port=port or known.port or (demo.mqtt_port if known.protocol == "mqtt" else 0),
+    )
+    latency_ms = asyncio.run(_send(identity, topic, payload))
     if as_json:
-        print_json({"device": device, "host": host, "port": port, "data": payload, "puback_ms": round(latency_ms, 2)})
+        print_json({"device": device, "protocol": identity.protocol, "data": payload, "ms": round(latency_ms, 2)})
         return
     typer.echo(f"acknowledged in {latency_ms:.1f} ms: it is on the gateway's disk")
-    for line in _where(demo, device, network_credential):
+    for line in _where(demo, identity, network_credential):
         typer.echo(f"  {line}")
 
 
-def _demo(run_folder: Path, password: str | None) -> DemoState:
-    """The demo's; where there is none, a password must do."""
+def _demo(run_folder: Path, *, needed: bool) -> DemoState:
+    """`needed`: nothing else says how the device gets in."""
     demo = read_state(run_folder)
-    if demo is None and password is None:
+    if demo is None and needed:
         raise no_demo(run_folder)
     return demo or DemoState()
 
@@ -96,57 +112,87 @@ def _known(demo: DemoState) -> list[RosterDevice]:
     return [*([demo.bench] if demo.bench else []), *demo.devices]
 
 
-def _where(demo: DemoState, device: str, unknown: bool) -> list[str]:
+def _where(demo: DemoState, device: RosterDevice, unknown: bool) -> list[str]:
     if not demo.api:
         return []
     host = demo.api.removeprefix("http://")
     if unknown:
         return [
-            f"if nobody has created {device} yet, it waits in the inbox:",
+            f"if nobody has created {device.name} yet, it waits in the inbox:",
             f"curl -sH @.run/auth '{host}/api/v1/inbox?project_id={demo.project}'",
         ]
-    return [f"curl -sH @.run/auth {host}/api/v1/devices/{demo.network}:{demo.alias_key}:{device}/current"]
+    return [f"curl -sH @.run/auth {host}/api/v1/devices/{device.network}:{device.alias_key}:{device.name}/current"]
 
 
-async def _send(host: str, port: int, name: str, password: str, topic: str, payload: dict[str, Any]) -> float:
-    """Milliseconds from PUBLISH to PUBACK."""
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_connection(host, port)
-    except OSError as error:
-        raise UserError(f"no gateway at {host}:{port}: {error or 'no answer'}", "make run") from None
-    packets = PacketReader()
-    try:
+class _ByHand:
+    """Whose carrier it is, for one message."""
+
+    def __init__(self, message: Outgoing) -> None:
+        self.acknowledged_ms: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.is_down = asyncio.Event()
+        self._message = message
+        self._sent_s = 0.0
+
+    def went_up(self, carrier: Carrier) -> None:
+        self._sent_s = time.perf_counter()
+        carrier.send((self._message,))
+
+    def acknowledged(self, carrier: Carrier, packet_ids: list[int]) -> None:
+        if not self.acknowledged_ms.done():
+            self.acknowledged_ms.set_result(1000 * (time.perf_counter() - self._sent_s))
+
+    def sent_again(self, carrier: Carrier, message: Outgoing) -> None: ...
+
+    def fetched(self, carrier: Carrier) -> None: ...
+
+    def told(self, carrier: Carrier, name: str, command_id: str) -> Answer | None: ...
+
+    def waits_since_s(self) -> float | None:
+        return None
+
+    def went_down(self, carrier: Carrier, reason: str, *, refused: bool) -> None:
+        self.is_down.set()
+        if not self.acknowledged_ms.done():
+            self.acknowledged_ms.set_exception(_RefusedError(reason) if refused else ConnectionError(reason))
+
+
+class _RefusedError(Exception):
+    """The gateway said no."""
+
+
+async def _send(identity: RosterDevice, topic: str, payload: dict[str, Any]) -> float:
+    """Milliseconds from sending to the acknowledgement."""
+    name, place = identity.name, f"{identity.host}:{identity.port or CARRIERS[identity.protocol].usual_port}"
+    if identity.names_itself:
+        payload = {identity.alias_key: name, **payload}
+    elif identity.protocol == "mqtt":
         # A session of its own beside the device's: a message by hand must not throw the device out.
-        client_id = f"{name}-by-hand-{time.time_ns():x}"
-        writer.write(encode_connect(client_id=client_id, user=name, password=password, keep_alive_s=60, clean=True))
-        answer = await _next(reader, packets)
-        if not isinstance(answer, ConnAck) or answer.return_code:
-            code = answer.return_code if isinstance(answer, ConnAck) else 0
-            raise UserError(
-                f"{host}:{port} refused {name}: {CONNECT_REFUSALS.get(code, 'an unexpected answer')}",
-                "the password is in .run/demo.json; an unknown device needs --network-credential",
-            )
-        began_s = time.perf_counter()
-        writer.write(encode_publish(topic.encode(), msgspec.json.encode(payload), packet_id=1))
-        if await _next(reader, packets) != PubAck(1):
-            raise UserError(f"{host}:{port} did not acknowledge the message")
-        latency_ms = 1000 * (time.perf_counter() - began_s)
-        writer.write(DISCONNECT)
-        return latency_ms
-    finally:
-        writer.close()
-
-
-async def _next(reader: asyncio.StreamReader, packets: PacketReader) -> Incoming:
-    """Every answer of this conversation is one packet, and nothing follows it unasked."""
+        by_hand = f"{name}-by-hand-{time.time_ns():x}"
+        identity = msgspec.structs.replace(identity, name=by_hand, user=identity.user or name)
+    runtime = Runtime(asyncio.get_running_loop(), random.Random())
+    message = Outgoing(0, 0, msgspec.json.encode(payload), 0.0)
+    message.packet_id = 1
+    owner = _ByHand(message)
+    settings = DeviceSettings(topic=topic, answer_s=ANSWER_S, resend_s=ANSWER_S)
+    carrier = CARRIERS[identity.protocol](owner, identity, settings, runtime)
     try:
         async with asyncio.timeout(ANSWER_S):
-            while data := await reader.read(READ_BYTES):
-                if found := packets.feed(data):
-                    return found[0]
-    except (OSError, ProtocolError) as error:
+            await carrier.open()
+    except OSError as error:
+        raise UserError(f"no gateway at {place}: {error or 'no answer'}", "make run") from None
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await owner.acknowledged_ms
+    except _RefusedError as error:
+        raise UserError(
+            f"{place} refused {name}: {error}",
+            "the password is in .run/demo.json; an unknown device needs --network-credential",
+        ) from None
+    except OSError as error:  # TimeoutError is one
         raise UserError(
             f"the gateway did not answer: {error or 'too late'}", "its log: .run/logs/gateway.log"
         ) from None
-    raise UserError("the gateway closed the connection", "its log: .run/logs/gateway.log")
+    finally:
+        carrier.close()
+        await owner.is_down.wait()
+        runtime.timers.close()

@@ -56,7 +56,6 @@ class Device:
         self._registers = RegisterMap(PROFILES[identity.profile]) if identity.protocol == "modbus" else None
         self._shown: Outgoing | None = None
         """What the registers hold."""
-        self._names_itself = identity.protocol == "udp" or (identity.protocol == "tcp" and not identity.login)
         self.clock = DeviceClock(around.wall_ms)
         self._since_s = around.timers.now()
         self._recent: deque[Outgoing] = deque(maxlen=settings.recent_messages)
@@ -145,7 +144,7 @@ class Device:
         now_s = around.timers.now()
         time_ms = self.clock.now_ms()
         values: dict[str, Value] = {"boot": self._boot, "seq": self._seq, "time": time_ms}
-        if self._names_itself:
+        if self.identity.names_itself:
             values[self.identity.alias_key] = self.identity.name
         values.update(sample(self._sensors, now_s - self._since_s))
         payload = msgspec.json.encode(values) if self._registers is None else self._registers.encode(values)

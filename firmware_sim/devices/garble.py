@@ -1,6 +1,7 @@
 """Payloads that no codec can read, as bad firmware and bad memory make them. Pure.
 
-Each begins as the right one does, so that the ledger's mark (boot and seq) can still be read from its bytes.
+Each begins as the right one does, so that the ledger's mark (boot and seq) can still be read from its bytes, and whose
+it is where the payload says it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ _MARK: Final = re.compile(rb'\{"boot":(\d{1,10}),"seq":(\d{1,10}),')
 def garbled(payload: bytes, rng: random.Random) -> bytes:
     """`payload` is a JSON object that begins with boot and seq; what comes out is no JSON."""
     return rng.choice(_WAYS)(payload)
+
+
+def name_in(payload: bytes, alias_key: str) -> str:
+    """What a device that names itself has under its alias key; empty: it is not there."""
+    found = re.search(rb'"%s":"([^"\\]+)"' % re.escape(alias_key.encode()), payload)
+    return "" if found is None else found[1].decode(errors="replace")
 
 
 def mark_in(payload: bytes) -> tuple[int, int] | None:

@@ -32,7 +32,7 @@ class Outgoing:
         self.packet_id = 0
         """0 while it waits and was never sent."""
         self.sends = 0
-        """PUBLISH packets that carried it so far."""
+        """How often it left so far."""
 
     def repeat(self) -> Outgoing:
         """The same once more, under a packet id of its own."""

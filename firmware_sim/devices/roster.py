@@ -20,6 +20,10 @@ UNIT_MAX: Final = 247
 
 Protocol = Literal["mqtt", "coap", "http", "tcp", "udp", "serial", "modbus"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
+WITH_PASSWORD: Final[tuple[Protocol, ...]] = ("mqtt", "coap", "http")
+"""Devices of the others are known by their line, their login or their payload."""
+OF_ONE_PLACE: Final[tuple[Protocol, ...]] = ("serial", "modbus")
+"""The gateway goes to where each device is."""
 
 
 class RosterDevice(msgspec.Struct, frozen=True):
@@ -28,7 +32,7 @@ class RosterDevice(msgspec.Struct, frozen=True):
     name: str
     """Its alias, and its MQTT client id."""
     user: str = ""
-    """Empty: the name."""
+    """MQTT, HTTP; empty: the name."""
     password: str = ""
     network: str = "demo"
     alias_key: str = "serial"
@@ -47,6 +51,11 @@ class RosterDevice(msgspec.Struct, frozen=True):
     by UDP."""
     unit: Annotated[int, msgspec.Meta(ge=1, le=UNIT_MAX)] = 1
     """Modbus: its address."""
+
+    @property
+    def names_itself(self) -> bool:
+        """In each payload: nothing else says who it is."""
+        return self.protocol == "udp" or (self.protocol == "tcp" and not self.login)
 
 
 def read_roster(path: Path) -> list[RosterDevice]:

@@ -61,7 +61,18 @@ class Counts:
         self.connected = self.connects = self.refused = self.rebooted = 0
 
 
-class Surroundings:
+class Runtime:
+    """What carriers need of their process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rng: random.Random) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.timers = Timers(loop)
+        self.modbus_ports: dict[tuple[str, int], ModbusPort] = {}
+        """By address: units may share one."""
+
+
+class Surroundings(Runtime):
     """What the devices of one process share."""
 
     def __init__(
@@ -72,17 +83,13 @@ class Surroundings:
         rng: random.Random,
         wall_ms: Callable[[], int],
     ) -> None:
-        self.loop = loop
-        self.timers = Timers(loop)
+        super().__init__(loop, rng)
         self.ledger = ledger
-        self.rng = rng
         self.wall_ms = wall_ms
         self.counts = Counts()
         self.latencies = RecentLatencies()
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self.tasks: set[asyncio.Task[None]] = set()
         """Connections being set up; the loop itself keeps only weak references."""
-        self.modbus_ports: dict[tuple[str, int], ModbusPort] = {}
-        """By address: units may share one."""
         self.refusal = ""
         """Why a server last refused a device."""

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from firmware_sim.cli import app
-from firmware_sim.cli.fleet import choose_devices, each_rate
+from firmware_sim.cli.fleet import choose_devices, each_rate, placed, unlisted_protocol
 from firmware_sim.cli.options import assignment, duration_s
 from firmware_sim.cli.send import choose_password
 from firmware_sim.devices.roster import RosterDevice, read_roster
@@ -114,6 +114,28 @@ def test_without_a_credential_there_are_no_more_devices_than_listed() -> None:
         choose_devices([RosterDevice("p-1")], 3, RosterDevice(""))
     with pytest.raises(UserError, match="no devices are known"):
         choose_devices([], None, RosterDevice(""))
+
+
+def test_devices_in_no_list_need_a_password_where_their_protocol_has_one() -> None:
+    made = choose_devices([], 2, RosterDevice("", protocol="udp"))
+    assert [(device.name, device.protocol) for device in made] == [("sim-0001", "udp"), ("sim-0002", "udp")]
+    with pytest.raises(UserError, match="credential"):
+        choose_devices([], 2, RosterDevice("", protocol="coap"))
+
+
+def test_a_protocol_that_gives_each_device_a_place_of_its_own_needs_a_list() -> None:
+    assert unlisted_protocol("coap") == "coap"
+    with pytest.raises(UserError, match="place of its own"):
+        unlisted_protocol("serial")
+    with pytest.raises(UserError, match="no protocol 'fax'"):
+        unlisted_protocol("fax")
+
+
+def test_the_demos_mqtt_port_is_for_devices_that_speak_mqtt_and_name_none() -> None:
+    roster = [RosterDevice("a"), RosterDevice("b", port=7), RosterDevice("c", protocol="coap")]
+    demo = DemoState(mqtt_port=1884)
+    assert [device.port for device in placed(roster, demo, None)] == [1884, 7, 0]
+    assert [device.port for device in placed(roster, demo, 9)] == [0, 7, 0]
 
 
 def test_rates() -> None:

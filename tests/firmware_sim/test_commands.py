@@ -11,13 +11,14 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from firmware_sim.cli import app
-from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.roster import WITH_PASSWORD, Protocol, RosterDevice
 from firmware_sim.faults.control import ControlPort, command
 from firmware_sim.faults.fault import Fault, Kind
 from firmware_sim.faults.proxy import LinkProxy
 from firmware_sim.fleet import FleetState
 from firmware_sim.run_folder import DemoState, write_state
 from tests.firmware_sim.broker import Broker
+from tests.firmware_sim.gateway_world import Gateway
 from tests.firmware_sim.status import gateway_accounting
 
 pytestmark = pytest.mark.servers
@@ -70,6 +71,38 @@ async def test_send_explains_a_refusal_and_a_gateway_that_is_not_there(tmp_path:
     assert "refused bench-01: wrong user name or password" in str(refused.exception)
     gone = await tidegate_sim("send", "bench-01", "t=1", "--run", str(tmp_path))
     assert f"no gateway at 127.0.0.1:{broker.port}" in str(gone.exception)
+
+
+@pytest.mark.parametrize("protocol", ["coap", "http", "tcp", "udp"])
+async def test_send_speaks_as_the_device_does(protocol: Protocol, tmp_path: Path, demo: DemoState) -> None:
+    gateway = Gateway(protocol, tmp_path)
+    await gateway.start()
+    demo.devices.append(gateway.identity)
+    write_state(tmp_path, demo)
+    result = await tidegate_sim("send", "pump", "temperature=71.5", "--run", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "acknowledged in" in result.output
+    assert [(one["alias"], one["temperature"]) for one in gateway.data] == [("pump", 71.5)]
+    by_hand = await tidegate_sim(
+        "send", "pump", "temperature=2", "--protocol", protocol, "--port", str(gateway.port), "--json",
+        "--password", "wrong", "--run", str(tmp_path / "nowhere"),
+    )  # fmt: skip
+    if protocol in WITH_PASSWORD:
+        assert f"127.0.0.1:{gateway.port} refused pump: 4" in str(by_hand.exception)
+    else:
+        assert msgspec.json.decode(by_hand.output)["protocol"] == protocol
+    await gateway.stop()
+    late = await tidegate_sim("send", "pump", "t=1", "--run", str(tmp_path))
+    assert "no gateway at" in str(late.exception) or "the gateway did not answer" in str(late.exception)
+
+
+async def test_send_does_not_take_the_place_of_a_device_that_the_gateway_comes_to(
+    tmp_path: Path, demo: DemoState
+) -> None:
+    demo.devices.append(RosterDevice("s-1", protocol="serial", path=str(tmp_path / "port")))
+    write_state(tmp_path, demo)
+    result = await tidegate_sim("send", "s-1", "t=1", "--run", str(tmp_path))
+    assert "s-1 speaks serial" in str(result.exception)
 
 
 async def test_unplug_cuts_the_link_for_its_time_and_tells_when_all_has_drained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from firmware_sim.ledger import ACKNOWLEDGED, DROPPED, SENT, BootTally, LedgerDevice
@@ -101,3 +102,15 @@ def test_verdicts_add_up() -> None:
     total = add_up("all", "", [good, bad])
     assert (total.acknowledged, total.stored, total.missing, total.is_right) == (3, 2, 1, False)
     assert total.faults == bad.faults
+
+
+def test_what_nobody_acknowledges_is_counted_apart_and_still_never_doubled() -> None:
+    polled = msgspec.structs.replace(KEYED, is_answered=False)
+    tallies = {5: tally((SENT, 1), (SENT, 1), (SENT, 2), (DROPPED, 3))}
+    verdict = judge(polled, tallies, [(5, 1)])
+    assert verdict.is_right
+    assert (verdict.unpromised, verdict.unpromised_stored, verdict.unacknowledged) == (2, 1, 0)
+    assert judge(polled, tallies, [(5, 1), (5, 1)]).doubled == 1
+    on_a_plain_network = msgspec.structs.replace(UNKEYED, is_answered=False)
+    assert judge(on_a_plain_network, tallies, [(5, 1), (5, 1), (5, 2)]).is_right
+    assert judge(on_a_plain_network, tallies, [(5, 2), (5, 2)]).doubled == 1

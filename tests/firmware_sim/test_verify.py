@@ -306,6 +306,34 @@ async def test_another_devices_rejects_prove_nothing(
     assert (await prove(world, ledger, monkeypatch)).total.missing == 1
 
 
+async def test_a_reject_of_a_device_that_its_payload_names_is_found(
+    world: World, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del world.rows["demo:serial:pump-01"][1:]
+    unnamed = {"network_id": "demo", "alias_key": "serial", "alias": ""}
+    texts = (b'{"boot":41,"seq":2,"time":9,"serial":"pump-01","a":nan}', b'{"boot":41,"seq":3,"serial":"pump-02",')
+    world.lists["rejects"] = [
+        {**unnamed, "seq": seq, "payload": base64.b64encode(text).decode()} for seq, text in enumerate(texts, 1)
+    ]
+    proof = await prove(world, ledger, monkeypatch)
+    assert (proof.total.rejected, proof.total.missing) == (1, 1)
+
+
+async def test_a_proof_says_of_how_much_nobody_was_promised_anything(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LedgerWriter(tmp_path / "book", wall_ms=lambda: NOW_MS) as book:
+        book.count_boots(book.enroll([LedgerDevice("pump-01", "demo", "serial", True, 40, is_answered=False)]))
+        for seq in range(1, 6):
+            book.sent(0, 41, seq)
+    proof = await prove(world, tmp_path / "book", monkeypatch)
+    assert proof.holds
+    assert conclusion(proof) == [
+        "✓ nothing missing, nothing doubled, accounting closed",
+        "· of 5 others, which nobody acknowledges (QoS 0, polled units), 3 are stored",
+    ]
+
+
 async def test_a_malformed_message_must_be_among_the_rejects_once_a_packet(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 from firmware_sim.devices.orders import Answer
 from firmware_sim.devices.outbox import PACKET_ID_MAX, Outgoing
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 
 class Owner(Protocol):
@@ -47,12 +47,12 @@ class Carrier(abc.ABC):
     makes_its_place: ClassVar[bool] = False
     """It is where the gateway comes to: what goes wrong in `open` is a mistake of whoever said where."""
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
         self._owner = owner
         self._identity = identity
         self._settings = settings
-        self._around = around
-        self._timers = around.timers
+        self._runtime = runtime
+        self._timers = runtime.timers
         self.is_up = False
         self.up_since_s = 0.0
         """0: it never was."""

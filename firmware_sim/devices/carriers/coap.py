@@ -36,7 +36,7 @@ from firmware_sim.devices.orders import Answer
 from firmware_sim.devices.outbox import Outgoing
 from firmware_sim.devices.packets import ProtocolError
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 TOKEN_BYTES: Final = 4
 BLOCK2: Final = 23
@@ -53,15 +53,15 @@ class Observation(msgspec.Struct, frozen=True):
 class CoapCarrier(DatagramCarrier):
     usual_port = 5683
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         path = resource(identity).strip("/").split("/")
         self._path = tuple(part.encode() for part in path)
         self._base = self._path[:-1] if path[-1] == "up" else self._path
         key = f"key={identity.password}".encode()
         self._query = ((URI_QUERY, key),) if identity.password else ()
         # Anywhere: a server remembers the ids of whoever had this port before.
-        self._message_id = around.rng.randrange(1 << 16)
+        self._message_id = runtime.rng.randrange(1 << 16)
         self._token = b""
         """Of what is under way."""
         self._observed = b""
@@ -73,8 +73,8 @@ class CoapCarrier(DatagramCarrier):
 
     def _transmit(self, item: Item) -> None:
         self._message_id = self._message_id + 1 & 0xFFFF
-        self._token = self._around.rng.randbytes(TOKEN_BYTES)
-        timeout_s = ACK_TIMEOUT_S * self._around.rng.uniform(1.0, ACK_RANDOM_FACTOR)
+        self._token = self._runtime.rng.randbytes(TOKEN_BYTES)
+        timeout_s = ACK_TIMEOUT_S * self._runtime.rng.uniform(1.0, ACK_RANDOM_FACTOR)
         self._put_and_wait(item, encode(self._request(item)), timeout_s, MAX_RETRANSMIT)
 
     def _request(self, item: Item) -> Packet:

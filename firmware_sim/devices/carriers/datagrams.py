@@ -15,7 +15,7 @@ class DatagramCarrier(TurnCarrier, asyncio.DatagramProtocol):
     _transport: asyncio.DatagramTransport | None = None
 
     async def open(self) -> None:
-        await self._around.loop.create_datagram_endpoint(lambda: self, remote_addr=self._place)
+        await self._runtime.loop.create_datagram_endpoint(lambda: self, remote_addr=self._place)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have all of the interface, but are no subclasses of it.

@@ -16,7 +16,7 @@ from firmware_sim.devices.orders import Answer
 from firmware_sim.devices.outbox import Outgoing
 from firmware_sim.devices.packets import COMMAND_BYTES_MAX, ProtocolError
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 HEAD_BYTES_MAX: Final = 16_384
 NO_CONTENT: Final = 204
@@ -25,8 +25,8 @@ NO_CONTENT: Final = 204
 class HttpCarrier(StreamCarrier):
     usual_port = 8082
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         self._reader = AnswerReader()
         self._sent: deque[int] = deque()
         """Packet ids of the requests without an answer, in order."""

@@ -28,7 +28,7 @@ class ModbusCarrier(Carrier):
         """Listens, where no other unit of its port does so already."""
         identity, settings = self._identity, self._settings
         place = identity.host or settings.host, identity.port
-        port = self._around.modbus_ports.setdefault(place, ModbusPort(*place))
+        port = self._runtime.modbus_ports.setdefault(place, ModbusPort(*place))
         await port.add(identity.unit, self._read)
         self._port = port
         if self._has_ended:
@@ -53,7 +53,7 @@ class ModbusCarrier(Carrier):
         self.is_up = False
         if self._port is not None:
             self._port.remove(self._identity.unit)
-        self._around.loop.call_soon(lambda: self._owner.went_down(self, reason, refused=False))
+        self._runtime.loop.call_soon(lambda: self._owner.went_down(self, reason, refused=False))
 
     def _read(self, address: int, count: int) -> bytes | int:
         """Before anything was measured it is busy."""

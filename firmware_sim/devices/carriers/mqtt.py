@@ -26,7 +26,7 @@ from firmware_sim.devices.packets import (
     encode_subscribe,
 )
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 FILTER: Final = b"down/+/+"
 """So that the topic says name and id of a command: MQTT 3.1.1 has no other place for them."""
@@ -35,8 +35,8 @@ FILTER: Final = b"down/+/+"
 class MqttCarrier(StreamCarrier):
     usual_port = 1883
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         self._topic = settings.topic.encode()
         self._reader = PacketReader(subscribes=settings.obeys)
         self._watch_s = min(settings.keep_alive_s, settings.answer_s) / 4

@@ -15,7 +15,7 @@ from firmware_sim.devices.carriers.turns import Item, TurnCarrier
 from firmware_sim.devices.lines import END, LineReader, frame_of
 from firmware_sim.devices.packets import ProtocolError
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 LOOK_S: Final = 0.05
 """How often it is looked whether the port is open."""
@@ -32,8 +32,8 @@ class SerialCarrier(TurnCarrier):
 
     makes_its_place = True
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         self._reader = LineReader()
         self._link = Path(identity.path)
         self._port = ""
@@ -66,7 +66,7 @@ class SerialCarrier(TurnCarrier):
             self._timers.after(LOOK_S, self._look)
             return
         self._reads = True
-        self._around.loop.add_reader(self._line, self._readable)
+        self._runtime.loop.add_reader(self._line, self._readable)
         self._timers.after(SETTLE_S, self._settle)
 
     def _settle(self) -> None:
@@ -116,7 +116,7 @@ class SerialCarrier(TurnCarrier):
         if self._line is None:
             return
         if self._reads:
-            self._around.loop.remove_reader(self._line)
+            self._runtime.loop.remove_reader(self._line)
         if _target(self._link) == self._port:
             self._link.unlink()
         os.close(self._line)

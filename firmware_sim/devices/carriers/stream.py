@@ -9,14 +9,14 @@ from typing import cast
 from firmware_sim.devices.carriers.carrier import Carrier, Owner
 from firmware_sim.devices.packets import ProtocolError
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 
 class StreamCarrier(Carrier, asyncio.Protocol):
     """From TCP's handshake to its end."""
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         self._transport: asyncio.Transport | None = None
         self._abandoned = False
         self._refused = False
@@ -31,7 +31,7 @@ class StreamCarrier(Carrier, asyncio.Protocol):
 
     async def open(self) -> None:
         host, port = self._place
-        await self._around.loop.create_connection(lambda: self, host, port)
+        await self._runtime.loop.create_connection(lambda: self, host, port)
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:

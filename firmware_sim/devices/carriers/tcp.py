@@ -12,14 +12,14 @@ from firmware_sim.devices.orders import Answer
 from firmware_sim.devices.outbox import Outgoing
 from firmware_sim.devices.packets import ProtocolError
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 
 class TcpCarrier(StreamCarrier):
     usual_port = 5000
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         self._reader = LineReader()
         self._sent: deque[int] = deque()
         """Packet ids of the frames without an answer, in order."""

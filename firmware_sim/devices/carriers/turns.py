@@ -11,7 +11,7 @@ from firmware_sim.devices.carriers.carrier import Carrier, Owner
 from firmware_sim.devices.orders import Answer
 from firmware_sim.devices.outbox import Outgoing
 from firmware_sim.devices.roster import RosterDevice
-from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
+from firmware_sim.devices.surroundings import DeviceSettings, Runtime
 
 
 class Item(Protocol):
@@ -26,8 +26,8 @@ class TurnCarrier(Carrier):
 
     window_max = 1
 
-    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, around: Surroundings) -> None:
-        super().__init__(owner, identity, settings, around)
+    def __init__(self, owner: Owner, identity: RosterDevice, settings: DeviceSettings, runtime: Runtime) -> None:
+        super().__init__(owner, identity, settings, runtime)
         self._queue: deque[Item] = deque()
         self._under_way: Item | None = None
         self._has_ended = False
@@ -82,4 +82,4 @@ class TurnCarrier(Carrier):
         self.is_up = False
         self._shut()
         # Not now: whoever ends it may be in the middle of something.
-        self._around.loop.call_soon(lambda: self._owner.went_down(self, reason, refused=refused))
+        self._runtime.loop.call_soon(lambda: self._owner.went_down(self, reason, refused=refused))
