@@ -80,6 +80,15 @@ class GatewayRegistry(msgspec.Struct, frozen=True):
     devices: int
 
 
+class GatewayListener(msgspec.Struct, frozen=True):
+    name: str
+    kind: str
+    recorded: int
+    """Since the gateway started."""
+    trouble: str
+    """Why nothing comes by it; empty: all is well."""
+
+
 class GatewayAccounting(msgspec.Struct, frozen=True):
     """What `GET /accounting` of a gateway's status API says, as far as it is of concern here."""
 
@@ -89,6 +98,7 @@ class GatewayAccounting(msgspec.Struct, frozen=True):
     link: GatewayLink
     log: GatewayLog
     registry: GatewayRegistry
+    listeners: list[GatewayListener] = []
 
     @property
     def is_closed(self) -> bool:

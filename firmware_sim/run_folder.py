@@ -5,6 +5,7 @@ auth         a header line for `curl -H @.run/auth`, kept fresh while the demo r
 demo.pid     held while the demo runs
 fleet.json   what the fleet did, each second (FleetState)
 ledger/      what the devices sent (ledger.py)
+serial/      ends of serial lines, while the demo runs
 logs/        one file a process
 cloud/ gateway/ and their *.toml
 """
@@ -17,12 +18,23 @@ from typing import Final
 
 import msgspec
 
-from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.roster import Protocol, RosterDevice
 from tidegate.console import UserError
 
 RUN_FOLDER: Final = Path(".run")
 """Below the folder that a command is started in, which is the clone's."""
 _OWNER_ONLY: Final = 0o600
+
+
+class Bench(msgspec.Struct):
+    """A device that nothing simulates, for a person or a script to send as."""
+
+    device: RosterDevice
+    """With the credential and the place of its listener, as far as its protocol has them."""
+    line: str = ""
+    """Serial: the end to write to; the gateway has the other one open, the device's `path`."""
+    command: str = ""
+    """Sends one value, from a shell in the folder that the demo was started in."""
 
 
 class DemoState(msgspec.Struct):
@@ -49,8 +61,7 @@ class DemoState(msgspec.Struct):
     ledger: str = ""
     devices: list[RosterDevice] = []
     """The simulated ones, with their credentials."""
-    bench: RosterDevice | None = None
-    """One that nothing simulates."""
+    benches: dict[Protocol, Bench] = {}
     pids: dict[str, int] = {}
     """By part: demo, cloud, gateway, devices; empty when nothing runs."""
 

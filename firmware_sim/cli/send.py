@@ -91,14 +91,21 @@ def choose_password(demo: DemoState, device: str, *, network_credential: bool) -
         if not demo.network_password:
             raise UserError("the demo has no network credential", "make run, or --password")
         return demo.network_password
-    passwords = {known.name: known.password for known in _known(demo)}
-    if device not in passwords:
+    known = {one.name: one for one in _known(demo)}
+    if device not in known:
         raise UserError(
             f"the demo has no device {device!r}",
-            f"{_suggestion(device, list(passwords))}; or --network-credential, for one that nobody has created yet;"
+            f"{_suggestion(device, list(known))}; or --network-credential, for one that nobody has created yet;"
             " or --password",
         )
-    return passwords[device]
+    found = known[device]
+    if not found.password:
+        commands = {bench.device.name: bench.command for bench in demo.benches.values()}
+        raise UserError(
+            f"{device} has no credential, which MQTT asks for: it speaks {found.protocol}",
+            commands.get(device, "send as another device"),
+        )
+    return found.password
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -109,7 +116,7 @@ def _suggestion(name: str, known: list[str]) -> str:
 
 
 def _known(demo: DemoState) -> list[RosterDevice]:
-    return [*([demo.bench] if demo.bench else []), *demo.devices]
+    return [*(bench.device for bench in demo.benches.values()), *demo.devices]
 
 
 def _where(demo: DemoState, device: RosterDevice, unknown: bool) -> list[str]:

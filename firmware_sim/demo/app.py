@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -15,11 +16,15 @@ import httpx
 import msgspec
 
 from firmware_sim.cloud_api import ApiError, CloudApi, GatewayAccounting, UnreachableError, gateway_accounting
+from firmware_sim.demo.benches import place_benches, sections
+from firmware_sim.demo.cable import SerialCable
+from firmware_sim.demo.commands import command
 from firmware_sim.demo.furnish import furnish, gateway_token
 from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.process import DemoProcess, StartError, end_stale, how_it_ended
-from firmware_sim.demo.screen import Screen, kinds, live_line, size
+from firmware_sim.demo.screen import Screen, kinds, listeners, live_line, shown, size
 from firmware_sim.demo.session import keep_auth_fresh, sign_in
+from firmware_sim.demo.unit import BenchUnit
 from firmware_sim.faults.control import ControlPort
 from firmware_sim.faults.proxy import LinkProxy
 from firmware_sim.fleet import FleetState
@@ -29,7 +34,6 @@ from tidegate.console import UserError, live
 
 API_PORT: Final = 8080
 STATUS_PORT: Final = 8081
-MQTT_PORT: Final = 1884
 CLOUD_READY_S: Final = 120.0
 """The first start makes a database cluster; a start after a power cut recovers one."""
 GATEWAY_READY_S: Final = 30.0
@@ -57,6 +61,8 @@ class Demo:
         self._processes: list[DemoProcess] = []
         self._proxy: LinkProxy | None = None
         self._control: ControlPort | None = None
+        self._cable: SerialCable | None = None
+        self._unit: BenchUnit | None = None
         self._api: CloudApi | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -94,9 +100,12 @@ class Demo:
             self._screen.note(f"  ended the {name} that an earlier start had left behind")
         self._state.pids = {"demo": os.getpid()}
         self._state.ledger = str(self._folder / "ledger")
+        self._choose_ports()
         cloud = await self._start_cloud()
         self._api = await sign_in(self._state, self._client, self._cloud_command("user", "reset", "admin"), self._keep)
         await furnish(self._api, self._state, self._devices, self._keep)
+        for bench in self._state.benches.values():
+            bench.command = command(bench, shown, shutil.which)
         auth = asyncio.create_task(keep_auth_fresh(self._api, self._folder / "auth", wall_s=time.time))
         try:
             gateway = await self._start_gateway()
@@ -106,12 +115,20 @@ class Demo:
         finally:
             auth.cancel()
 
+    def _choose_ports(self) -> None:
+        state = self._state
+        api = free_port(API_PORT)
+        status = free_port(STATUS_PORT, {api})
+        state.api, state.status = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{status}"
+        place_benches(state, self._folder, {api, status})
+        state.mqtt_port = state.benches["mqtt"].device.port
+
     async def _start_cloud(self) -> DemoProcess:
-        port = free_port(API_PORT)
-        self._state.api = f"http://127.0.0.1:{port}"
+        port = _port(self._state.api)
         config = {"data_dir": str(self._folder / "cloud"), "http": {"host": "127.0.0.1", "port": port}}
         write_private(self._folder / "cloud.toml", toml(config))
         cloud = await self._start("cloud", self._cloud_command("run"))
+        await self._lay_bench()  # meanwhile
         shown: set[str] = set()
 
         async def is_ready() -> bool:
@@ -135,17 +152,22 @@ class Demo:
                 shown.add(engine)
                 self._screen.part(engine, places[0])
 
+    async def _lay_bench(self) -> None:
+        """What stands at the gateway's side of the bench, and stays when the gateway is started anew."""
+        serial, modbus = self._state.benches["serial"], self._state.benches["modbus"]
+        self._cable = SerialCable(Path(serial.device.path), Path(serial.line))
+        self._cable.open()
+        self._unit = BenchUnit(modbus.device)
+        await self._unit.start()
+
     async def _start_gateway(self) -> DemoProcess:
         state = self._state
         await self._start_proxy()
-        state.mqtt_port = free_port(MQTT_PORT)
-        status_port = free_port(STATUS_PORT)
-        state.status = f"http://127.0.0.1:{status_port}"
         config = {
             "data_dir": str(self._folder / "gateway"),
             "link": {"url": f"ws://127.0.0.1:{state.proxy_port}/link/v1"},
-            "status": {"host": "127.0.0.1", "port": status_port},
-            "mqtt": [{"name": "mqtt", "network": state.network, "host": state.mqtt_host, "port": state.mqtt_port}],
+            "status": {"host": "127.0.0.1", "port": _port(state.status)},
+            **sections(state),
         }
         write_private(self._folder / "gateway.toml", toml(config))
         if not (self._folder / "gateway" / "identity.json").exists():
@@ -155,11 +177,11 @@ class Demo:
         accounting = await gateway_accounting(state.status, self._client)
         log = accounting.log
         self._screen.part("gateway", f"{state.gateway} enrolled, log {size(log.used_bytes)} of {size(log.max_bytes)}")
+        self._screen.part("listeners", listeners(state))
         return gateway
 
     async def _start_proxy(self) -> None:
-        host, _, port = self._state.api.removeprefix("http://").partition(":")
-        self._proxy = LinkProxy(host, int(port))
+        self._proxy = LinkProxy("127.0.0.1", _port(self._state.api))
         self._state.proxy_port = await self._proxy.start()
         self._control = ControlPort(self._proxy)
         self._state.control_port = await self._control.start()
@@ -180,12 +202,15 @@ class Demo:
             raise enrolling.ended()
 
     async def _is_gateway_ready(self) -> bool:
-        """Ready by its own word, its link up, and the devices known to it."""
+        """Ready by its own word, its link up, the devices known to it, and the bench within its reach."""
         if not await self._answers(f"{self._state.status}/readyz"):
             return False
         accounting = await self._accounting()
-        known = len(self._state.devices) + 1
-        return accounting is not None and accounting.link.state == "up" and accounting.registry.devices >= known
+        if accounting is None or accounting.link.state != "up":
+            return False
+        known = len(self._state.devices) + len(self._state.benches)
+        heard = {listener.name for listener in accounting.listeners if not listener.trouble}
+        return accounting.registry.devices >= known and heard >= set(self._state.benches)
 
     async def _start_devices(self) -> DemoProcess:
         self._keep()
@@ -250,6 +275,10 @@ class Demo:
         for process in reversed(self._processes):
             ended_well, how = await process.stop()
             (self._screen.part if ended_well else self._screen.trouble)(process.name, how)
+        if self._unit is not None:
+            await self._unit.stop()
+        if self._cable is not None:
+            self._cable.close()
         if self._control is not None:
             await self._control.close()
         if self._proxy is not None:
@@ -299,6 +328,10 @@ class Demo:
         return [program("tidegate-edge"), *words, "--config", str(self._folder / "gateway.toml")]
 
 
+def _port(base: str) -> int:
+    return int(base.rpartition(":")[2])
+
+
 def program(name: str) -> str:
     """A command of ours, beside the Python that runs this."""
     return str(Path(sys.executable).parent / name)
@@ -322,7 +355,8 @@ def take_lock(path: Path) -> int:
 
 
 def toml(tree: Mapping[str, object]) -> bytes:
-    """The few kinds of TOML that our configuration files need: text, numbers, tables, lists of tables."""
+    """The few kinds of TOML that our configuration files need: text, numbers, booleans, tables, lists of tables, and
+    what is below those inline."""
     lines: list[str] = []
     tables: list[tuple[str, Mapping[str, object]]] = []
     for name, value in tree.items():
@@ -331,12 +365,16 @@ def toml(tree: Mapping[str, object]) -> bytes:
         elif isinstance(value, list):
             tables += [(f"[[{name}]]", table) for table in value]
         else:
-            lines.append(_toml_line(name, value))
+            lines.append(f"{name} = {_toml_value(value)}")
     for heading, table in tables:
-        lines += ["", heading, *(_toml_line(name, value) for name, value in table.items())]
+        lines += ["", heading, *(f"{name} = {_toml_value(value)}" for name, value in table.items())]
     return "\n".join(lines).encode() + b"\n"
 
 
-def _toml_line(name: str, value: object) -> str:
+def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{name} = {_toml_value(one)}" for name, one in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
     # A JSON string is a TOML basic string, and a JSON number a TOML one.
-    return f"{name} = {msgspec.json.encode(value).decode()}"
+    return msgspec.json.encode(value).decode()

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
+import msgspec
+
 from firmware_sim.cloud_api import CloudApi
+from firmware_sim.demo.benches import WAYS
 from firmware_sim.devices.roster import RosterDevice
 from firmware_sim.run_folder import DemoState
 from firmware_sim.signals import PROFILES, Profile
@@ -15,7 +18,6 @@ SYSTEM: Final = "harbour"
 KEY_PATHS: Final = ("boot", "seq")
 """Where the devices' payloads hold their message key."""
 PUMPS_PERCENT: Final = 60
-BENCH: Final = "bench-01"
 
 
 async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[[], None]) -> None:
@@ -35,13 +37,15 @@ async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[
         made = await api.post(f"/networks/{network}/credentials?project_id={project}", {"keep_previous": False})
         state.network_password = made["password"]
         keep()
-    if state.bench is None:
-        state.bench = await device(api, state, BENCH, "pump")
-        keep()
+    for bench in state.benches.values():
+        if not bench.device.password:
+            bench.device = await create_device(api, project, bench.device)
+            keep()
     known = {device.name for device in state.devices}
     for name, profile in names(devices):
         if name not in known:
-            state.devices.append(await device(api, state, name, profile))
+            device = RosterDevice(name, network=network, alias_key=state.alias_key, profile=profile)
+            state.devices.append(await create_device(api, project, device))
             keep()
 
 
@@ -76,28 +80,24 @@ def blueprint(project: str, profile: Profile) -> dict[str, Any]:
     }
 
 
-async def device(api: CloudApi, state: DemoState, name: str, profile: str) -> RosterDevice:
-    """A new one with its credential; or, where a start was cut off after it was made, with a new credential."""
-    alias = {"network_id": state.network, "alias_key": state.alias_key, "alias": name}
+async def create_device(api: CloudApi, project: str, device: RosterDevice) -> RosterDevice:
+    """The device with its credential, if its protocol has one: a new one, also where a start was cut off after it was
+    made."""
+    has_credential = WAYS[device.protocol].has_credential
     body = {
-        "project_id": state.project,
+        "project_id": project,
         "system_id": SYSTEM,
-        "blueprint_id": profile,
-        "name": name,
-        "aliases": [alias],
-        "credential": True,
+        "blueprint_id": device.profile,
+        "name": device.name,
+        "aliases": [{"network_id": device.network, "alias_key": device.alias_key, "alias": device.name}],
+        "credential": has_credential,
     }
-    made = await api.create("/devices", body)
-    if made is not None:
-        credential = made["credential"]
+    answer = await api.create("/devices", body)
+    if not has_credential:
+        return device
+    if answer is not None:
+        credential = answer["credential"]
     else:
-        ref = quote(f"{state.network}:{state.alias_key}:{name}", safe=":")
-        credential = await api.post(f"/devices/{ref}/credentials?project_id={state.project}", {"keep_previous": False})
-    return RosterDevice(
-        name,
-        user=credential["user"],
-        password=credential["password"],
-        network=state.network,
-        alias_key=state.alias_key,
-        profile=profile,
-    )
+        ref = quote(f"{device.network}:{device.alias_key}:{device.name}", safe=":")
+        credential = await api.post(f"/devices/{ref}/credentials?project_id={project}", {"keep_previous": False})
+    return msgspec.structs.replace(device, user=credential["user"], password=credential["password"])

@@ -12,18 +12,19 @@ TRIES_MAX: Final = 200
 """Whoever has this many in a row taken has another problem."""
 
 
-def free_port(wanted: int, taken: Container[int] = ()) -> int:
+def free_port(wanted: int, taken: Container[int] = (), family: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """`wanted`, or the first after it that nobody listens on and that is not in `taken`. Raises UserError."""
     for port in range(wanted, wanted + TRIES_MAX):
-        if port not in taken and _is_free(port):
+        if port not in taken and _is_free(port, family):
             return port
     raise UserError(f"no port from {wanted} to {wanted + TRIES_MAX - 1} is free", "end what listens there")
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do, so that a port of a connection that is only being forgotten counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _is_free(port: int, family: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_INET, family) as probe:
+        if family is socket.SOCK_STREAM:
+            # As servers do, so that a port of a connection that is only being forgotten counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

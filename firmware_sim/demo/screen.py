@@ -12,12 +12,13 @@ import typer
 
 from firmware_sim.cli.options import DEFAULT_RUN_FOLDER
 from firmware_sim.cloud_api import GatewayAccounting
+from firmware_sim.demo.benches import WAYS
+from firmware_sim.demo.commands import PROGRAMS, VALUE, Find, missing_package
 from firmware_sim.faults.fault import Kind, ProxyState
 from firmware_sim.run_folder import DemoState
 from firmware_sim.status_line import UNBOUNDED, fitting
 
 _PART: Final = 14
-_PROGRAMS: Final = ".venv/bin"
 
 
 class Screen:
@@ -41,41 +42,41 @@ class Screen:
         typer.echo(err=True)
 
     def welcome(self, state: DemoState, folder: Path) -> None:
-        for line in welcome_lines(state, folder, has_mosquitto=shutil.which("mosquitto_pub") is not None):
+        for line in welcome_lines(state, folder):
             typer.echo(line)
 
 
-def welcome_lines(state: DemoState, folder: Path, *, has_mosquitto: bool) -> Iterator[str]:
+def welcome_lines(state: DemoState, folder: Path, find: Find = shutil.which) -> Iterator[str]:
     """The demo is ready: where everything is, and commands that work as they stand."""
     api = state.api.removeprefix("http://")
-    shown = _shown(folder)
-    bench = state.bench
-    assert bench is not None
-    device = f"{bench.network}:{bench.alias_key}:{bench.name}"
-    auth = f"curl -sH @{shown}/auth"
-    elsewhere = "" if shown == DEFAULT_RUN_FOLDER else f" --run {shown}"
-    mosquitto = "" if has_mosquitto else "   (first: apt install mosquitto-clients)"
+    run = shown(folder)
+    devices = f"{api}/api/v1/devices/{state.network}:{state.alias_key}"
+    names = {protocol: bench.device.name for protocol, bench in state.benches.items()}
+    auth = f"curl -sH @{run}/auth"
+    elsewhere = "" if run == str(DEFAULT_RUN_FOLDER) else f" --run {run}"
     yield ""
-    yield f"Tidegate is running. Ctrl-C stops it; data stays in {shown}/ (make reset deletes it)."
+    yield f"Tidegate is running. Ctrl-C stops it; data stays in {run}/ (make reset deletes it)."
     yield ""
     yield f"  {'API':<{_PART}}{state.api}/docs    {state.user} / {state.password}"
     yield f"  {'Gateway':<{_PART}}{state.status:<{len(state.api) + 5}}    status and live tail"
     yield ""
     yield "In another terminal, here:"
-    for name, command in (
-        ("send", f"{_PROGRAMS}/tidegate-sim send {bench.name} temperature=71.5{elsewhere}"),
-        (
-            "or your own",
-            f"mosquitto_pub -p {state.mqtt_port} -u {bench.name} -P {bench.password} -q 1 -t up"
-            f" -m '{{\"temperature\":71.5}}'{mosquitto}",
-        ),
-        ("current", f"{auth} {api}/api/v1/devices/{device}/current"),
-        ("history", f"{auth} '{api}/api/v1/devices/{device}/history?last=10m'"),
-        ("watch", f"{_PROGRAMS}/tidegate-edge tail --config {shown}/gateway.toml"),
-        ("pull the plug", f"{_PROGRAMS}/tidegate-sim unplug 60s{elsewhere}"),
-        ("prove it", f"{_PROGRAMS}/tidegate-sim verify{elsewhere}"),
+    for name, line in (
+        ("send", f"{PROGRAMS}/tidegate-sim send {names['mqtt']} temperature={VALUE}{elsewhere}"),
+        ("current", f"{auth} {devices}:{names['mqtt']}/current"),
+        ("history", f"{auth} '{devices}:{names['mqtt']}/history?last=10m'"),
+        ("watch", f"{PROGRAMS}/tidegate-edge tail --config {run}/gateway.toml"),
+        ("pull the plug", f"{PROGRAMS}/tidegate-sim unplug 60s{elsewhere}"),
+        ("prove it", f"{PROGRAMS}/tidegate-sim verify{elsewhere}"),
     ):
-        yield f"  {name:<{_PART}}{command}"
+        yield f"  {name:<{_PART}}{line}"
+    yield ""
+    yield "One value by each protocol:"
+    for protocol, bench in state.benches.items():
+        package = missing_package(protocol, find)
+        hint = f"   # first: apt install {package}" if package else ""
+        yield f"  {WAYS[protocol].title:<{_PART}}{bench.command}{hint}"
+    yield f"  {'see them':<{_PART}}{auth} -w '\\n' '{devices}:{{{','.join(names.values())}}}/current'"
     yield ""
 
 
@@ -86,13 +87,28 @@ def live_line(
     proxy: ProxyState | None = None,
     width: int = UNBOUNDED,
 ) -> str:
-    """The last line, in `width` columns. The p99 is what the devices see: from making a message to its PUBACK."""
+    """The last line, in `width` columns. The p99 is what the devices see: from making a message to its PUBACK. Where
+    there is room, what each protocol brought since the gateway started."""
     plug = _plug(proxy)
     if accounting is None:
         return fitting(width, f"{plug}the gateway does not answer; what devices send waits in them")
+    start = plug + _troubles(accounting)
     p99 = "" if p99_ms is None else f" · PUBACK p99 {p99_ms:.0f} ms"
-    brief = plug + accounting.line(brief=True)
-    return fitting(width, plug + accounting.line() + p99, brief + p99, brief)
+    full, brief = start + accounting.line(), start + accounting.line(brief=True)
+    return fitting(width, full + p99 + _brought(accounting), full + p99, brief + p99, brief)
+
+
+def _brought(accounting: GatewayAccounting) -> str:
+    counted = Counter({listener.kind: 0 for listener in accounting.listeners})
+    for listener in accounting.listeners:
+        counted[listener.kind] += listener.recorded
+    return "".join(f" · {way.title} {counted[kind]:,}" for kind, way in WAYS.items() if kind in counted)
+
+
+def _troubles(accounting: GatewayAccounting) -> str:
+    """Listeners that nothing comes by; why is on the status page."""
+    names = [listener.name for listener in accounting.listeners if listener.trouble]
+    return f"trouble with {', '.join(names)} · " if names else ""
 
 
 def _plug(proxy: ProxyState | None) -> str:
@@ -109,6 +125,14 @@ def kinds(state: DemoState) -> str:
     return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counted.items())
 
 
+def listeners(state: DemoState) -> str:
+    """MQTT 1884, CoAP 5683, …, serial .run/serial/bench"""
+    return ", ".join(
+        f"{WAYS[protocol].title} {bench.device.port or shown(Path(bench.line))}"
+        for protocol, bench in state.benches.items()
+    )
+
+
 def size(count: int) -> str:
     """Bytes for people, in units of 1,000."""
     for unit in ("B", "kB", "MB"):
@@ -118,6 +142,6 @@ def size(count: int) -> str:
     return f"{count} GB"
 
 
-def _shown(folder: Path) -> Path:
+def shown(path: Path) -> str:
     """As one would type it."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError, gateway_accounting
-from firmware_sim.demo.furnish import blueprint, device
+from firmware_sim.demo.furnish import blueprint, create_device
 from firmware_sim.devices.roster import RosterDevice, read_roster
 from firmware_sim.run_folder import DemoState, write_private
 from firmware_sim.signals import PROFILES
@@ -36,7 +36,8 @@ async def enlist(
         known = (await gateway_accounting(demo.status, client)).registry.devices
         await api.create("/blueprints", blueprint(demo.project, PROFILES[profile]))
         for name in missing:
-            made = await device(api, demo, name, profile)
+            named = RosterDevice(name, network=demo.network, alias_key=demo.alias_key, profile=profile)
+            made = await create_device(api, demo.project, named)
             listed.append(made)
             chosen.append(made)
             file.parent.mkdir(parents=True, exist_ok=True)

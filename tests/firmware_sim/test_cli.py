@@ -13,7 +13,7 @@ from firmware_sim.cli.fleet import choose_devices, each_rate, placed, unlisted_p
 from firmware_sim.cli.options import assignment, duration_s
 from firmware_sim.cli.send import choose_password
 from firmware_sim.devices.roster import RosterDevice, read_roster
-from firmware_sim.run_folder import DemoState, read_state, running_state, write_state
+from firmware_sim.run_folder import Bench, DemoState, read_state, running_state, write_state
 from tidegate.console import UserError
 
 UNLISTED = RosterDevice("", password="net", network="old", profile="tank")
@@ -148,7 +148,9 @@ def test_rates() -> None:
 
 def test_send_takes_the_demos_credentials() -> None:
     demo = DemoState(
-        network_password="net", devices=[RosterDevice("p-1", password="a")], bench=RosterDevice("b", password="c")
+        network_password="net",
+        devices=[RosterDevice("p-1", password="a")],
+        benches={"mqtt": Bench(RosterDevice("b", password="c"))},
     )
     assert choose_password(demo, "b", network_credential=False) == "c"
     assert choose_password(demo, "p-1", network_credential=False) == "a"
@@ -158,9 +160,20 @@ def test_send_takes_the_demos_credentials() -> None:
     assert "b, p-1" in caught.value.remedy
 
 
+def test_send_tells_how_a_device_of_another_protocol_sends() -> None:
+    bench = Bench(RosterDevice("bench-tcp", protocol="tcp"), command="printf … | nc -N 127.0.0.1 5000")
+    demo = DemoState(devices=[RosterDevice("pump-udp", protocol="udp")], benches={"tcp": bench})
+    with pytest.raises(UserError, match="bench-tcp has no credential") as caught:
+        choose_password(demo, "bench-tcp", network_credential=False)
+    assert caught.value.remedy == bench.command
+    with pytest.raises(UserError, match="pump-udp has no credential"):
+        choose_password(demo, "pump-udp", network_credential=False)
+
+
 def test_a_mistyped_device_is_answered_with_the_one_that_was_meant_and_not_with_all() -> None:
     demo = DemoState(
-        bench=RosterDevice("bench-01"), devices=[RosterDevice(f"pump-{number:02d}") for number in range(1, 21)]
+        benches={"mqtt": Bench(RosterDevice("bench-01"))},
+        devices=[RosterDevice(f"pump-{number:02d}") for number in range(1, 21)],
     )
     with pytest.raises(UserError) as close:
         choose_password(demo, "bench-1", network_credential=False)
@@ -172,7 +185,7 @@ def test_a_mistyped_device_is_answered_with_the_one_that_was_meant_and_not_with_
 
 
 def test_the_demos_state_is_kept_and_only_its_owner_may_read_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    state = DemoState(password="gull", pids={"demo": 1}, bench=RosterDevice("bench-01"))
+    state = DemoState(password="gull", pids={"demo": 1}, benches={"mqtt": Bench(RosterDevice("bench-01"))})
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
     assert running_state(tmp_path).password == "gull"

@@ -16,7 +16,7 @@ from firmware_sim.faults.control import ControlPort, command
 from firmware_sim.faults.fault import Fault, Kind
 from firmware_sim.faults.proxy import LinkProxy
 from firmware_sim.fleet import FleetState
-from firmware_sim.run_folder import DemoState, write_state
+from firmware_sim.run_folder import Bench, DemoState, write_state
 from tests.firmware_sim.broker import Broker
 from tests.firmware_sim.gateway_world import Gateway
 from tests.firmware_sim.status import gateway_accounting
@@ -33,7 +33,7 @@ def demo(tmp_path: Path) -> DemoState:
     return DemoState(
         api="http://127.0.0.1:8080",
         network_password="net",
-        bench=RosterDevice("bench-01", user="bench-01", password="k3v9"),
+        benches={"mqtt": Bench(RosterDevice("bench-01", user="bench-01", password="k3v9"))},
         devices=[RosterDevice("pump-01", password="p1"), RosterDevice("tank-01", password="t1", profile="tank")],
         ledger=str(tmp_path / "ledger"),
         pids={"demo": 1},

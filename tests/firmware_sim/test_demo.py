@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -15,30 +14,55 @@ import msgspec
 import pytest
 
 from firmware_sim.cli.unplug import progress_line
-from firmware_sim.cloud_api import GatewayAccounting, GatewayLink, GatewayLog, GatewayRegistry, GatewayTotals
+from firmware_sim.cloud_api import (
+    GatewayAccounting,
+    GatewayLink,
+    GatewayListener,
+    GatewayLog,
+    GatewayRegistry,
+    GatewayTotals,
+)
 from firmware_sim.demo.app import take_lock, toml
+from firmware_sim.demo.benches import WAYS, place_benches
+from firmware_sim.demo.commands import command
 from firmware_sim.demo.furnish import names
 from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.process import DemoProcess, StartError, end_stale
-from firmware_sim.demo.screen import kinds, live_line, size, welcome_lines
+from firmware_sim.demo.screen import kinds, listeners, live_line, shown, size, welcome_lines
 from firmware_sim.devices.roster import RosterDevice
 from firmware_sim.faults.fault import Direction, Kind, ProxyState
-from firmware_sim.run_folder import DemoState
+from firmware_sim.run_folder import Bench, DemoState
 from tidegate.console import UserError
 
 STATE = DemoState(
     api="http://127.0.0.1:8080",
     password="gull-harbour-41",
     status="http://127.0.0.1:8081",
-    mqtt_port=1884,
-    bench=RosterDevice("bench-01", password="k3v9", network="demo"),
     devices=[RosterDevice(name, profile=profile) for name, profile in names(20)],
 )
 TOTALS = GatewayTotals(logged=12480, accepted=12460, pending=20, evicted=0, damaged=0)
 
 
+def laid(folder: Path, *, clients: bool = True) -> DemoState:
+    """With a bench at the usual ports, and its commands."""
+    state = msgspec.structs.replace(STATE, benches={})
+    for protocol, way in WAYS.items():
+        device = RosterDevice(way.bench, protocol=protocol, host="127.0.0.1", port=way.port)
+        if way.has_credential:
+            device = msgspec.structs.replace(device, user=way.bench, password="k3v9")
+        bench = Bench(device, line=str(folder / "serial" / "bench"))
+        bench.command = command(bench, shown, (lambda name: name == "coap-client-notls") if clients else nothing)
+        state.benches[protocol] = bench
+    return state
+
+
+def nothing(_: str) -> None:
+    return None
+
+
 def test_the_welcome_is_what_the_readme_shows() -> None:
-    lines = list(welcome_lines(STATE, Path.cwd() / ".run", has_mosquitto=True))
+    folder = Path.cwd() / ".run"
+    lines = list(welcome_lines(laid(folder), folder, lambda name: name))
     assert lines == [
         "",
         "Tidegate is running. Ctrl-C stops it; data stays in .run/ (make reset deletes it).",
@@ -48,24 +72,53 @@ def test_the_welcome_is_what_the_readme_shows() -> None:
         "",
         "In another terminal, here:",
         "  send          .venv/bin/tidegate-sim send bench-01 temperature=71.5",
-        "  or your own   mosquitto_pub -p 1884 -u bench-01 -P k3v9 -q 1 -t up -m '{\"temperature\":71.5}'",
         "  current       curl -sH @.run/auth 127.0.0.1:8080/api/v1/devices/demo:serial:bench-01/current",
         "  history       curl -sH @.run/auth '127.0.0.1:8080/api/v1/devices/demo:serial:bench-01/history?last=10m'",
         "  watch         .venv/bin/tidegate-edge tail --config .run/gateway.toml",
         "  pull the plug .venv/bin/tidegate-sim unplug 60s",
         "  prove it      .venv/bin/tidegate-sim verify",
         "",
+        "One value by each protocol:",
+        "  MQTT          mosquitto_pub -p 1884 -u bench-01 -P k3v9 -q 1 -t up -m '{\"temperature\":71.5}'",
+        "  CoAP          coap-client-notls -m post -t json -e '{\"temperature\":71.5}'"
+        " 'coap://127.0.0.1:5683/bench-coap?key=k3v9'",
+        "  HTTP          curl -si -u bench-http:k3v9 127.0.0.1:8082/bench-http -d '{\"temperature\":71.5}'",
+        "  TCP           printf 'ID bench-tcp\\n{\"temperature\":71.5}\\n' | nc -N 127.0.0.1 5000",
+        "  UDP           echo '{\"temperature\":71.5}' | nc -u -w1 127.0.0.1 5000",
+        "  serial        echo '{\"temperature\":71.5}' > .run/serial/bench",
+        "  Modbus        .venv/bin/python -c 'from pymodbus.client import ModbusTcpClient as Unit;"
+        ' Unit("127.0.0.1", port=1502).write_register(0, 715)\'',
+        "  see them      curl -sH @.run/auth -w '\\n' '127.0.0.1:8080/api/v1/devices/demo:serial:"
+        "{bench-01,bench-coap,bench-http,bench-tcp,bench-udp,bench-serial,bench-modbus}/current'",
+        "",
     ]
 
 
-def test_without_mosquitto_the_line_says_how_to_get_it() -> None:
-    (line,) = [line for line in welcome_lines(STATE, Path("/x"), has_mosquitto=False) if "mosquitto_pub" in line]
-    assert "apt install mosquitto-clients" in line
+def test_a_line_whose_client_is_missing_says_how_to_get_it_and_runs_as_it_stands_then() -> None:
+    state = laid(Path("/x"), clients=False)
+    lines = {line.split()[0]: line for line in welcome_lines(state, Path("/x"), nothing) if line.startswith("  ")}
+    for title, package in (("MQTT", "mosquitto-clients"), ("HTTP", "curl"), ("TCP", "netcat-openbsd")):
+        assert lines[title].endswith(f"   # first: apt install {package}")
+    assert lines["CoAP"].split()[1] == ".venv/bin/aiocoap-client"
+    assert not any("apt install" in lines[title] for title in ("CoAP", "serial", "Modbus"))
 
 
-def test_printed_commands_survive_the_shell() -> None:
-    (line,) = [line for line in welcome_lines(STATE, Path("/x"), has_mosquitto=True) if "mosquitto_pub" in line]
-    assert shlex.split(line)[-1] == '{"temperature":71.5}'
+def test_listeners_are_named_with_their_places() -> None:
+    assert listeners(laid(Path.cwd() / ".run")) == (
+        "MQTT 1884, CoAP 5683, HTTP 8082, TCP 5000, UDP 5000, serial .run/serial/bench, Modbus 1502"
+    )
+
+
+def test_the_bench_takes_other_ports_where_the_usual_ones_are_taken(tmp_path: Path) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(("127.0.0.1", free_port(WAYS["coap"].port, family=socket.SOCK_DGRAM)))
+        state = DemoState()
+        place_benches(state, tmp_path, {WAYS["http"].port})
+        ports = {protocol: bench.device.port for protocol, bench in state.benches.items()}
+        assert ports["coap"] > datagrams.getsockname()[1]
+        assert ports["http"] > WAYS["http"].port
+        assert ports["serial"] == 0
+        assert len({ports[protocol] for protocol in ("mqtt", "http", "tcp", "modbus")}) == 4
 
 
 def test_the_last_line() -> None:
@@ -74,6 +127,20 @@ def test_the_last_line() -> None:
         "logged 12,480 = accepted 12,460 + pending 20 + evicted 0 + damaged 0 · link up · PUBACK p99 21 ms"
     )
     assert "does not answer" in live_line(None, None)
+
+
+def test_the_last_line_says_what_each_protocol_brought_and_which_listener_is_in_trouble() -> None:
+    accounting = GatewayAccounting(
+        TOTALS, True, GatewayLink("up", None), GatewayLog(0, 1), GatewayRegistry(21),
+        [
+            GatewayListener("mqtt", "mqtt", 12470, ""), GatewayListener("serial", "serial", 3, ""),
+            GatewayListener("serial-2", "serial", 4, "gone"), GatewayListener("coap", "coap", 3, ""),
+        ],
+    )  # fmt: skip
+    line = live_line(accounting, 21.3)
+    assert line.startswith("trouble with serial-2 · logged 12,480 =")
+    assert line.endswith(" · PUBACK p99 21 ms · MQTT 12,470 · CoAP 3 · serial 7")
+    assert live_line(accounting, 21.3, width=len(line) - 1).endswith("PUBACK p99 21 ms")
 
 
 def test_the_last_line_says_that_the_plug_is_out() -> None:
@@ -109,7 +176,11 @@ def test_twenty_devices_are_twelve_pumps_and_eight_tanks() -> None:
 
 
 def test_configurations_are_toml() -> None:
-    tree = {"data_dir": 'a "b"\\c', "http": {"port": 8080}, "mqtt": [{"name": "m"}, {"name": "n"}]}
+    units = [{"unit": 1, "registers": [{"name": "t", "scale": 0.1}, {"write": True}]}, {"unit": 2}]
+    tree = {
+        "data_dir": 'a "b"\\c', "http": {"port": 8080}, "mqtt": [{"name": "m"}, {"name": "n"}],
+        "modbus": [{"units": units}],
+    }  # fmt: skip
     assert tomllib.loads(toml(tree).decode()) == tree
 
 
