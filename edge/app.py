@@ -32,6 +32,7 @@ from edge.listeners.collector import Collector
 from edge.listeners.config import ListenerConfig
 from edge.listeners.listener import Listener, Shared
 from edge.listeners.roster import Roster
+from edge.places import Places
 from edge.presence import Name, PresenceRecorder
 from edge.recorder import CHANNEL, Recorder
 from edge.recorder import TOPIC as INBOUND
@@ -58,6 +59,7 @@ from tidegate.logs import get_logger
 LOG_FOLDER: Final = "log"
 REPLICA_FILE: Final = "replica.db"
 COMMANDS_FILE: Final = "commands.db"
+PLACES_FILE: Final = "places.json"
 
 LINK_FAREWELL_S: Final = 12.0
 """For the link to say goodbye and close: twice its own deadline, and a little."""
@@ -95,7 +97,9 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event, load: Callable[[]
         up.push_async_callback(log.close)
         hub = _open_hub(config)
         up.push_async_callback(hub.close)
-        parts = _parts(config, identity, clock, anchors, replica, commands, log, hub, seen)
+        places = Places(config.data_dir / PLACES_FILE)
+        await up.enter_async_context(restarted("places", places.run))
+        parts = _parts(config, identity, clock, anchors, replica, commands, places, log, hub, seen)
         await up.enter_async_context(background.needed("recorder", parts.recorder.run()))
         await up.enter_async_context(background.needed("collector", parts.collector.run()))
         await up.enter_async_context(restarted("resolver", parts.resolver.run))
@@ -143,6 +147,7 @@ def _parts(
     anchors: Anchors,
     replica: Replica,
     commands: CommandQueue,
+    places: Places,
     log: Log,
     hub: ZeroMqHub,
     seen: MessageView,
@@ -153,7 +158,7 @@ def _parts(
     roster = Roster()
     listeners = roster.listeners
     time = Time(clock.true_ms, lambda: anchors.true_error_ms() is not None)
-    presence = PresenceRecorder(collector, monotonic_s, lambda name: _came(replica, courier, name))
+    presence = PresenceRecorder(collector, places, monotonic_s, lambda name: _came(replica, courier, name))
     courier = Courier(commands, Ways(replica.registry, listeners, presence.there_s).to, time)
     seen.onlookers.append(presence.heard)
     shared = Shared(replica.registry, collector, config.data_dir, log.has, clock.true_ms, attendance=presence)

@@ -13,6 +13,7 @@ import msgspec
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Owed
 from edge.listeners.listener import Listener
+from edge.places import Places
 from protocols.events import PRESENCE
 from protocols.events import Presence as Word
 from protocols.messages import Origin, Priority
@@ -30,6 +31,8 @@ GAPS_MIN: Final = 3
 DEVICES_MAX: Final = 20_000
 """Of which presence is known: 400 bytes each. One that is more has none."""
 LOOK_S: Final = 5.0
+EARLIER_S: Final = 1e-9
+"""When a device was there that was so in an earlier run: before all that is known of this one."""
 
 Name = tuple[str, str, str, str]
 """Listener, network, alias key, alias."""
@@ -61,10 +64,13 @@ class PresenceRecorder:
     online once it asks for its commands, or is heard regularly. All are offline while they are silent.
     """
 
-    def __init__(self, collector: Collector, monotonic_s: Callable[[], float], came: Callable[[Name], None]) -> None:
+    def __init__(
+        self, collector: Collector, places: Places, monotonic_s: Callable[[], float], came: Callable[[Name], None]
+    ) -> None:
         """`came`: told of each device that came, or came back; of one without a connection, each time that it is heard
         or asks for its commands, as it may listen for a moment only."""
         self._collector = collector
+        self._places = places
         self._monotonic_s = monotonic_s
         self._came = came
         self._devices: dict[Name, _Device] = {}
@@ -88,7 +94,7 @@ class PresenceRecorder:
             return
         device.connections += 1
         device.connects, device.silent = True, False
-        device.there_s = self._monotonic_s()
+        self._saw(name, device)
         if not _is_online(device):
             self._note(name, device, Word(True, "connected"))
         self._came(name)
@@ -100,7 +106,7 @@ class PresenceRecorder:
         if device is None:
             return
         device.connections = max(0, device.connections - 1)
-        device.there_s = self._monotonic_s()
+        self._saw(name, device)
         if device.connections == 0:
             self._note(name, device, Word(False, reason))
 
@@ -110,7 +116,7 @@ class PresenceRecorder:
         if device is None:
             return
         device.reachable_s = for_s
-        _hear(device, self._monotonic_s())
+        self._hear(name, device)
         if not _is_online(device):
             device.silent = False
             self._note(name, device, Word(True, "asks for commands"))
@@ -119,17 +125,19 @@ class PresenceRecorder:
     # from whoever looks for a device
 
     def there_s(self, name: Name) -> float:
-        """When it was there last, by the clock of this; 0: never. One that is connected is there now."""
+        """When it was there last, by the clock of this; 0: never. One that is connected is there now; one that was
+        there before this run began was so before all others."""
         device = self._devices.get(name)
-        if device is None:
-            return 0.0
-        return self._monotonic_s() if device.connections else device.there_s
+        if device is not None and device.connections:
+            return self._monotonic_s()
+        if device is not None and device.there_s:
+            return device.there_s
+        return EARLIER_S if self._places.last(name[1:]) == name[0] else 0.0
 
     # from the resolver
 
     def heard(self, batch: MessageBatch, listeners: Sequence[str]) -> None:
         """`listeners`: of each record, by its place."""
-        now_s = self._monotonic_s()
         last_of = dict(zip(batch.target_index, batch.record, strict=True))
         for place, record in last_of.items():
             target = batch.targets[place]
@@ -137,7 +145,7 @@ class PresenceRecorder:
             device = self._device(name)
             if device is None:
                 continue
-            _hear(device, now_s)
+            self._hear(name, device)
             # What is read of the log may be older than the end of the connection that it came by.
             is_there = device.connections > 0 if device.connects else _silent_after_s(device) > 0
             if is_there and not _is_online(device):
@@ -183,6 +191,17 @@ class PresenceRecorder:
             device = self._devices[name] = _Device()
         return device
 
+    def _hear(self, name: Name, device: _Device) -> None:
+        before_s, device.heard_s = device.heard_s, self._saw(name, device)
+        if before_s:
+            device.gaps_s.append(device.heard_s - before_s)
+
+    def _saw(self, name: Name, device: _Device) -> float:
+        """Now, which is returned."""
+        device.there_s = self._monotonic_s()
+        self._places.note(name[1:], name[0])
+        return device.there_s
+
     def _note(self, name: Name, device: _Device, word: Word) -> None:
         device.recorded = word
         self._unsaid.pop(name, None)
@@ -195,12 +214,6 @@ class PresenceRecorder:
         token = self._number.to_bytes(8, "big")
         self._under_way[token] = name, word
         self._collector.add(origin, [msgspec.json.encode(word)], self, [token])
-
-
-def _hear(device: _Device, now_s: float) -> None:
-    if device.heard_s:
-        device.gaps_s.append(now_s - device.heard_s)
-    device.heard_s = device.there_s = now_s
 
 
 def _silent_after_s(device: _Device) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from edge.listeners.collector import Collector
 from edge.listeners.filling import Owed, Waiter
+from edge.places import Places
 from edge.presence import SILENT_S_MIN, Name, PresenceRecorder
 from protocols.events import Presence, read_presence
 from protocols.messages import Origin
@@ -20,12 +23,18 @@ NAME = ("mqtt", "quay", "serial", "pump")
 class Site:
     """A collector whose log takes everything, or nothing, and a clock that stands still until it is moved."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "places.json"
         self.now_s = 1000.0
         self.takes = True
         self.said: list[tuple[str, Presence]] = []
         self.came: list[Name] = []
-        self.presence = PresenceRecorder(cast("Collector", self), lambda: self.now_s, self.came.append)
+        self.start()
+
+    def start(self) -> None:
+        """The gateway, again."""
+        self.places = Places(self._file)
+        self.presence = PresenceRecorder(cast("Collector", self), self.places, lambda: self.now_s, self.came.append)
 
     def add(self, origin: Origin, payloads: list[bytes], waiter: Waiter, tokens: Sequence[bytes]) -> None:
         owed = Owed(list(tokens), len(payloads), 0)
@@ -52,8 +61,8 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site()
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
 
 
 def test_a_device_is_there_while_it_has_a_connection(site: Site) -> None:
@@ -146,6 +155,31 @@ def test_when_a_device_was_there_last(site: Site) -> None:
     site.now_s += 10
     site.presence.reachable(*NAME, 60.0)
     assert site.presence.there_s(NAME) == 1030.0
+
+
+async def test_where_a_device_was_in_an_earlier_run(site: Site) -> None:
+    elsewhere = ("coap", *NAME[1:])
+    site.presence.connected(*elsewhere)
+    site.now_s += 1
+    site.presence.connected(*NAME)
+    running = asyncio.create_task(site.places.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait((running,))
+    site.now_s = 1.0  # the machine was started again
+    site.start()
+    assert 0.0 < site.presence.there_s(NAME) < 1.0
+    assert site.presence.there_s(elsewhere) == 0.0
+    site.presence.reachable(*elsewhere, 60.0)
+    assert site.presence.there_s(elsewhere) == 1.0
+    assert site.presence.there_s(NAME) == 0.0
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON", b'[["quay"]]'])
+def test_a_file_of_places_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "places.json"
+    path.write_bytes(content)
+    assert Places(path).last(("quay", "serial", "pump")) == ""
 
 
 def test_one_that_keeps_no_connection_may_listen_whenever_it_is_heard(site: Site) -> None:
