@@ -57,7 +57,11 @@ def send(
     if known is None or (spoken is not None and known.protocol != spoken):
         known = RosterDevice(device, network=demo.network, alias_key=demo.alias_key, protocol=spoken or "mqtt")
     if known.protocol in OF_ONE_PLACE:
-        raise UserError(f"{device} speaks {known.protocol}, where the gateway comes to it", "tidegate-sim fleet")
+        commands = {bench.device.name: bench.command for bench in demo.benches.values()}
+        raise UserError(
+            f"{device} speaks {known.protocol}, where the gateway comes to it",
+            commands.get(device, "tidegate-sim fleet"),
+        )
     secret = password or ""
     if not secret and known.protocol in WITH_PASSWORD:
         secret = choose_password(demo, device, network_credential=network_credential)
@@ -100,11 +104,7 @@ def choose_password(demo: DemoState, device: str, *, network_credential: bool) -
         )
     found = known[device]
     if not found.password:
-        commands = {bench.device.name: bench.command for bench in demo.benches.values()}
-        raise UserError(
-            f"{device} has no credential, which MQTT asks for: it speaks {found.protocol}",
-            commands.get(device, "send as another device"),
-        )
+        raise UserError(f"{device} has no credential: it speaks {found.protocol}", "without --protocol, or --password")
     return found.password
 
 

@@ -22,7 +22,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def demo(
     run_folder: RunFolder = DEFAULT_RUN_FOLDER,
-    devices: Annotated[int, typer.Option(min=2, max=1000, help="How many are simulated.")] = 20,
+    devices: Annotated[
+        int, typer.Option(min=2, max=1000, help="How many are simulated by MQTT, beside one of each other protocol.")
+    ] = 20,
     rate_each: Annotated[float, typer.Option(min=0.01, max=100.0, help="Messages a second of each.")] = 1.0,
 ) -> None:
     """Start cloud, gateway and simulated devices; Ctrl-C ends them; data stays in the folder."""

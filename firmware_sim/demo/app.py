@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from firmware_sim.cloud_api import ApiError, CloudApi, GatewayAccounting, UnreachableError, gateway_accounting
-from firmware_sim.demo.benches import place_benches, sections
+from firmware_sim.demo.benches import Places, place_benches, place_devices, sections
 from firmware_sim.demo.cable import SerialCable
 from firmware_sim.demo.commands import command
 from firmware_sim.demo.furnish import furnish, gateway_token
@@ -100,10 +100,11 @@ class Demo:
             self._screen.note(f"  ended the {name} that an earlier start had left behind")
         self._state.pids = {"demo": os.getpid()}
         self._state.ledger = str(self._folder / "ledger")
-        self._choose_ports()
+        places = self._choose_places()
         cloud = await self._start_cloud()
         self._api = await sign_in(self._state, self._client, self._cloud_command("user", "reset", "admin"), self._keep)
         await furnish(self._api, self._state, self._devices, self._keep)
+        place_devices(self._state, places)
         for bench in self._state.benches.values():
             bench.command = command(bench, shown, shutil.which)
         auth = asyncio.create_task(keep_auth_fresh(self._api, self._folder / "auth", wall_s=time.time))
@@ -115,13 +116,15 @@ class Demo:
         finally:
             auth.cancel()
 
-    def _choose_ports(self) -> None:
+    def _choose_places(self) -> Places:
         state = self._state
         api = free_port(API_PORT)
         status = free_port(STATUS_PORT, {api})
         state.api, state.status = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{status}"
-        place_benches(state, self._folder, {api, status})
+        places = Places(self._folder, (api, status))
+        place_benches(state, places)
         state.mqtt_port = state.benches["mqtt"].device.port
+        return places
 
     async def _start_cloud(self) -> DemoProcess:
         port = _port(self._state.api)

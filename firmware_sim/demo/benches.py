@@ -2,12 +2,13 @@
 a person sends.
 
 Who a device is, each protocol says in its simplest way: by a credential, by a first frame, or by being the only one.
+Simulated devices use the same listeners, but where there can be only one each has a listener of its own.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +16,19 @@ import msgspec
 
 from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.unit import TEMPERATURE, TENTHS
+from firmware_sim.devices.register_map import RegisterMap
 from firmware_sim.devices.roster import PROTOCOLS, RosterDevice
 from firmware_sim.run_folder import Bench, DemoState
+from firmware_sim.signals import PROFILES
 
 HOST: Final = "127.0.0.1"
 POLL_S: Final = 0.5
 """Of Modbus units: what somebody writes into a register is to be seen within a second."""
 OK: Final = "OK {count}\n"
 """Of lines of frames: so many are on disk."""
+
+
+_BENCH_REGISTERS: Final = [{"name": "temperature", "address": TEMPERATURE, "scale": 1 / TENTHS, "digits": 1}]
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -35,6 +41,8 @@ class Way(msgspec.Struct, frozen=True):
     """Of the listener, or of the Modbus unit, which the gateway connects to; 0: it has none."""
     family: socket.SocketKind = socket.SOCK_STREAM
     has_credential: bool = False
+    is_alone: bool = False
+    """A listener has one device."""
 
 
 WAYS: Final[Mapping[str, Way]] = {
@@ -42,43 +50,72 @@ WAYS: Final[Mapping[str, Way]] = {
     "coap": Way("CoAP", "bench-coap", 5683, socket.SOCK_DGRAM, has_credential=True),
     "http": Way("HTTP", "bench-http", 8082, has_credential=True),
     "tcp": Way("TCP", "bench-tcp", 5000),
-    "udp": Way("UDP", "bench-udp", 5000, socket.SOCK_DGRAM),
-    "serial": Way("serial", "bench-serial"),
-    "modbus": Way("Modbus", "bench-modbus", 1502),
+    "udp": Way("UDP", "bench-udp", 5000, socket.SOCK_DGRAM, is_alone=True),
+    "serial": Way("serial", "bench-serial", is_alone=True),
+    "modbus": Way("Modbus", "bench-modbus", 1502, is_alone=True),
 }
 
 
-def place_benches(state: DemoState, folder: Path, taken: set[int]) -> None:
-    """Where each is found in this run; `taken`: TCP ports that others of the demo are going to listen on. Raises
-    UserError."""
+class Places:
+    """Free ports, and ends of serial lines in the demo's folder. Raises UserError where there is none."""
+
+    def __init__(self, folder: Path, taken: Iterable[int]) -> None:
+        """`taken`: TCP ports that others of the demo are going to listen on."""
+        self._folder = folder
+        self._taken = {socket.SOCK_STREAM: set(taken), socket.SOCK_DGRAM: set[int]()}
+
+    def of_listener(self, device: RosterDevice) -> RosterDevice:
+        """Where a listener of this device's protocol is found; of a serial line, where the gateway opens it."""
+        way = WAYS[device.protocol]
+        if not way.port:
+            return msgspec.structs.replace(device, path=str(self.line(device.name)))
+        taken = self._taken[way.family]
+        port = free_port(way.port, taken, way.family)
+        taken.add(port)
+        return msgspec.structs.replace(device, host=HOST, port=port)
+
+    def line(self, name: str) -> Path:
+        return self._folder / "serial" / name
+
+
+def place_benches(state: DemoState, places: Places) -> None:
+    """Where each is found in this run."""
     for protocol in PROTOCOLS:
-        way = WAYS[protocol]
-        bench = state.benches.setdefault(
-            protocol,
-            Bench(RosterDevice(way.bench, network=state.network, alias_key=state.alias_key, protocol=protocol)),
-        )
+        device = RosterDevice(WAYS[protocol].bench, network=state.network, alias_key=state.alias_key, protocol=protocol)
+        bench = state.benches.setdefault(protocol, Bench(device))
         if protocol == "serial":
-            bench.line = str(folder / "serial" / "bench")
-            bench.device = msgspec.structs.replace(bench.device, path=str(folder / "serial" / "gateway"))
-            continue
-        is_tcp = way.family is socket.SOCK_STREAM
-        port = free_port(way.port, taken if is_tcp else (), way.family)
-        if is_tcp:
-            taken.add(port)
-        bench.device = msgspec.structs.replace(bench.device, host=HOST, port=port)
+            bench.line = str(places.line("bench"))
+            bench.device = msgspec.structs.replace(bench.device, path=str(places.line("gateway")))
+        else:
+            bench.device = places.of_listener(bench.device)
+
+
+def place_devices(state: DemoState, places: Places) -> None:
+    """The same of the simulated ones, once the benches have their places."""
+    for number, device in enumerate(state.devices):
+        if WAYS[device.protocol].is_alone:
+            state.devices[number] = places.of_listener(device)
+        else:
+            bench = state.benches[device.protocol].device
+            state.devices[number] = msgspec.structs.replace(device, host=bench.host, port=bench.port)
 
 
 def sections(state: DemoState) -> dict[str, list[dict[str, Any]]]:
     """The listeners of the gateway's configuration."""
-    return {protocol: [_section(bench.device)] for protocol, bench in state.benches.items()}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for protocol, bench in state.benches.items():
+        found[protocol] = [_section(protocol, bench.device, _BENCH_REGISTERS)]
+    for device in state.devices:
+        if WAYS[device.protocol].is_alone:
+            found[device.protocol].append(_section(device.name, device, RegisterMap(PROFILES[device.profile]).tables()))
+    return found
 
 
-def _section(device: RosterDevice) -> dict[str, Any]:
+def _section(name: str, device: RosterDevice, registers: list[dict[str, Any]]) -> dict[str, Any]:
     alias = f"{device.alias_key}:{device.name}"
-    named = {"name": device.protocol, "network": device.network}
+    named = {"name": name, "network": device.network}
     if device.protocol == "modbus":
-        register = {"name": "temperature", "address": TEMPERATURE, "scale": 1 / TENTHS, "digits": 1}
-        unit = {"unit": device.unit, "device": alias, "registers": [register]}
+        unit = {"unit": device.unit, "device": alias, "registers": registers}
         return {**named, "host": device.host, "port": device.port, "interval_s": POLL_S, "units": [unit]}
     if device.protocol == "serial":
         return {**named, "port": device.path, "open": True, "device": alias, "ack": OK}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ import msgspec
 
 from firmware_sim.cloud_api import CloudApi
 from firmware_sim.demo.benches import WAYS
-from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.roster import Protocol, RosterDevice
 from firmware_sim.run_folder import DemoState
 from firmware_sim.signals import PROFILES, Profile
 
@@ -18,6 +19,10 @@ SYSTEM: Final = "harbour"
 KEY_PATHS: Final = ("boot", "seq")
 """Where the devices' payloads hold their message key."""
 PUMPS_PERCENT: Final = 60
+OTHERS: Final[dict[Protocol, str]] = {
+    "coap": "tank", "http": "pump", "tcp": "pump", "udp": "boat", "serial": "meter", "modbus": "meter",
+}  # fmt: skip
+"""Profiles of those that do not speak MQTT."""
 
 
 async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[[], None]) -> None:
@@ -31,7 +36,8 @@ async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[
         "/networks",
         {"project_id": project, "id": network, "name": "Demo devices", "alias_key": state.alias_key, "codec": codec},
     )
-    for name in ("pump", "tank"):
+    wanted = roster(devices, network, state.alias_key)
+    for name in sorted({device.profile for device in wanted}):
         await api.create("/blueprints", blueprint(project, PROFILES[name]))
     if not state.network_password:
         made = await api.post(f"/networks/{network}/credentials?project_id={project}", {"keep_previous": False})
@@ -42,18 +48,20 @@ async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[
             bench.device = await create_device(api, project, bench.device)
             keep()
     known = {device.name for device in state.devices}
-    for name, profile in names(devices):
-        if name not in known:
-            device = RosterDevice(name, network=network, alias_key=state.alias_key, profile=profile)
+    for device in wanted:
+        if device.name not in known:
             state.devices.append(await create_device(api, project, device))
             keep()
 
 
-def names(devices: int) -> list[tuple[str, str]]:
-    """Name and profile of each simulated device: 12 pumps and 8 tanks, of 20."""
+def roster(devices: int, network: str, alias_key: str) -> list[RosterDevice]:
+    """The simulated ones: so many by MQTT, 12 pumps and 8 tanks of 20, and behind them one by each other protocol."""
     pumps = devices * PUMPS_PERCENT // 100
-    return [(f"pump-{number:02d}", "pump") for number in range(1, pumps + 1)] + [
-        (f"tank-{number:02d}", "tank") for number in range(1, devices - pumps + 1)
+    by_mqtt = [("pump", number) for number in range(1, pumps + 1)]
+    by_mqtt += [("tank", number) for number in range(1, devices - pumps + 1)]
+    common = partial(RosterDevice, network=network, alias_key=alias_key)
+    return [common(f"{profile}-{number:02d}", profile=profile) for profile, number in by_mqtt] + [
+        common(f"{profile}-{protocol}", profile=profile, protocol=protocol) for protocol, profile in OTHERS.items()
     ]
 
 

@@ -120,9 +120,11 @@ def _plug(proxy: ProxyState | None) -> str:
 
 
 def kinds(state: DemoState) -> str:
-    """12 pumps, 8 tanks"""
-    counted = Counter(device.profile for device in state.devices)
-    return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counted.items())
+    """12 pumps, 8 tanks; and one each by CoAP, …"""
+    mqtt = Counter(device.profile for device in state.devices if device.protocol == "mqtt")
+    others = {WAYS[device.protocol].title: None for device in state.devices if device.protocol != "mqtt"}
+    shown = ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in mqtt.items())
+    return f"{shown} by MQTT; one each by {', '.join(others)}"
 
 
 def listeners(state: DemoState) -> str:

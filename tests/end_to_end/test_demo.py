@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,14 @@ class Demo:
     def state(self) -> Any:
         return json.loads((self.folder / "demo.json").read_text())
 
-    async def until_current(self, name: str, temperature: float, command: str = "") -> None:
-        """However busy the machine is. `command`: typed again and again meanwhile."""
+    async def until(self, name: str, attribute: str, is_wanted: Callable[[Any], bool], command: str = "") -> None:
+        """A device's current value, however busy the machine is. `command`: typed again and again meanwhile."""
         async with asyncio.timeout(ARRIVES_S):
             while True:
                 if command:
                     await self.type_in(command)
                 current = (await self.api(f"devices/demo:serial:{name}/current"))["attributes"]
-                if current.get("temperature", {}).get("value") == temperature:
+                if is_wanted(current.get(attribute, {}).get("value")):
                     return
 
     async def seen(self, temperature: float) -> None:
@@ -107,14 +107,19 @@ async def one_value_by_each_protocol(demo: Demo) -> None:
         command = demo.printed_command(TITLES.get(protocol, protocol))
         assert bench["command"] == command
         await demo.type_in(command)
-        await demo.until_current(bench["device"]["name"], 71.5)
+        await demo.until(bench["device"]["name"], "temperature", lambda value: value == 71.5)
     shown = [json.loads(line) for line in (await demo.type_in(demo.printed_command("see them"))).splitlines()]
     assert [one["attributes"]["temperature"]["value"] for one in shown] == [71.5] * len(benches)
+
+    simulated = {device["protocol"]: device["name"] for device in demo.state()["devices"]}
+    assert set(simulated) == set(benches)
+    for name in simulated.values():
+        await demo.until(name, "seq", lambda value: value is not None)
 
     os.kill(demo.state()["pids"]["gateway"], signal.SIGKILL)
     for protocol in ("serial", "modbus"):
         command = benches[protocol]["command"].replace("71.5", "68.5").replace("715", "685")
-        await demo.until_current(benches[protocol]["device"]["name"], 68.5, command)
+        await demo.until(benches[protocol]["device"]["name"], "temperature", lambda value: value == 68.5, command)
 
 
 async def test_a_newcomers_first_quarter_of_an_hour(tmp_path: Path) -> None:

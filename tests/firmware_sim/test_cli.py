@@ -160,14 +160,18 @@ def test_send_takes_the_demos_credentials() -> None:
     assert "b, p-1" in caught.value.remedy
 
 
-def test_send_tells_how_a_device_of_another_protocol_sends() -> None:
-    bench = Bench(RosterDevice("bench-tcp", protocol="tcp"), command="printf … | nc -N 127.0.0.1 5000")
-    demo = DemoState(devices=[RosterDevice("pump-udp", protocol="udp")], benches={"tcp": bench})
-    with pytest.raises(UserError, match="bench-tcp has no credential") as caught:
+def test_send_takes_no_credential_of_a_device_that_has_none() -> None:
+    demo = DemoState(benches={"tcp": Bench(RosterDevice("bench-tcp", protocol="tcp"))})
+    with pytest.raises(UserError, match="bench-tcp has no credential: it speaks tcp"):
         choose_password(demo, "bench-tcp", network_credential=False)
-    assert caught.value.remedy == bench.command
-    with pytest.raises(UserError, match="pump-udp has no credential"):
-        choose_password(demo, "pump-udp", network_credential=False)
+
+
+def test_send_tells_how_to_write_to_a_bench_that_the_gateway_comes_to(tmp_path: Path) -> None:
+    bench = Bench(RosterDevice("bench-serial", protocol="serial", path="/x"), command="echo … > .run/serial/bench")
+    write_state(tmp_path, DemoState(benches={"serial": bench}))
+    result = CliRunner().invoke(app, ["send", "bench-serial", "t=1", "--run", str(tmp_path)])
+    assert isinstance(result.exception, UserError)
+    assert result.exception.remedy == bench.command
 
 
 def test_a_mistyped_device_is_answered_with_the_one_that_was_meant_and_not_with_all() -> None:

@@ -23,13 +23,13 @@ from firmware_sim.cloud_api import (
     GatewayTotals,
 )
 from firmware_sim.demo.app import take_lock, toml
-from firmware_sim.demo.benches import WAYS, place_benches
+from firmware_sim.demo.benches import WAYS, Places, place_benches, place_devices, sections
 from firmware_sim.demo.commands import command
-from firmware_sim.demo.furnish import names
+from firmware_sim.demo.furnish import roster
 from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.process import DemoProcess, StartError, end_stale
 from firmware_sim.demo.screen import kinds, listeners, live_line, shown, size, welcome_lines
-from firmware_sim.devices.roster import RosterDevice
+from firmware_sim.devices.roster import RosterDevice, check_roster
 from firmware_sim.faults.fault import Direction, Kind, ProxyState
 from firmware_sim.run_folder import Bench, DemoState
 from tidegate.console import UserError
@@ -38,7 +38,7 @@ STATE = DemoState(
     api="http://127.0.0.1:8080",
     password="gull-harbour-41",
     status="http://127.0.0.1:8081",
-    devices=[RosterDevice(name, profile=profile) for name, profile in names(20)],
+    devices=roster(20, "demo", "serial"),
 )
 TOTALS = GatewayTotals(logged=12480, accepted=12460, pending=20, evicted=0, damaged=0)
 
@@ -109,16 +109,32 @@ def test_listeners_are_named_with_their_places() -> None:
     )
 
 
-def test_the_bench_takes_other_ports_where_the_usual_ones_are_taken(tmp_path: Path) -> None:
+def test_other_ports_are_taken_where_the_usual_ones_are_not_free(tmp_path: Path) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", free_port(WAYS["coap"].port, family=socket.SOCK_DGRAM)))
         state = DemoState()
-        place_benches(state, tmp_path, {WAYS["http"].port})
+        place_benches(state, Places(tmp_path, [WAYS["http"].port]))
         ports = {protocol: bench.device.port for protocol, bench in state.benches.items()}
         assert ports["coap"] > datagrams.getsockname()[1]
         assert ports["http"] > WAYS["http"].port
         assert ports["serial"] == 0
         assert len({ports[protocol] for protocol in ("mqtt", "http", "tcp", "modbus")}) == 4
+
+
+def test_simulated_devices_use_the_benches_listeners_where_these_tell_devices_apart(tmp_path: Path) -> None:
+    state = DemoState(devices=roster(2, "demo", "serial"))
+    places = Places(tmp_path, [])
+    place_benches(state, places)
+    place_devices(state, places)
+    check_roster([*state.devices, *(bench.device for bench in state.benches.values())], "the demo")
+    found = sections(state)
+    assert {kind: len(listeners) for kind, listeners in found.items()} == {
+        "mqtt": 1, "coap": 1, "http": 1, "tcp": 1, "udp": 2, "serial": 2, "modbus": 2
+    }  # fmt: skip
+    by_name = {device.name: device for device in state.devices}
+    assert by_name["pump-tcp"].port == found["tcp"][0]["port"]
+    assert by_name["boat-udp"].port == found["udp"][1]["port"] != found["udp"][0]["port"]
+    assert by_name["meter-serial"].path == found["serial"][1]["port"] != found["serial"][0]["port"]
 
 
 def test_the_last_line() -> None:
@@ -170,8 +186,8 @@ def test_the_countdown_fits_the_terminal() -> None:
     assert progress_line(what, None, 80) == f"{what} · the gateway does not answer"
 
 
-def test_twenty_devices_are_twelve_pumps_and_eight_tanks() -> None:
-    assert kinds(STATE) == "12 pumps, 8 tanks"
+def test_twenty_devices_speak_mqtt_and_one_each_other_protocol() -> None:
+    assert kinds(STATE) == "12 pumps, 8 tanks by MQTT; one each by CoAP, HTTP, TCP, UDP, serial, Modbus"
     assert [size(count) for count in (0, 999, 2_000_000, 2_000_000_000)] == ["0 B", "999 B", "2 MB", "2 GB"]
 
 
