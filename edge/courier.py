@@ -62,6 +62,8 @@ class Courier:
         self._ways = ways
         self._time = time
         self._arrived: asyncio.Queue[Command] = asyncio.Queue(ARRIVED_MAX)
+        self._open: dict[int, list[Held]] = {}
+        """Of each device that has some, in the order in which they came."""
         self._due: list[tuple[float, int]] = []
         """(loop's seconds, device): at which to look at it next; one that was brought forward stands there twice."""
         self._next_s: dict[int, float] = {}
@@ -99,14 +101,15 @@ class Courier:
 
     def device_came(self, device_id: int) -> None:
         """There may be a way to it now."""
-        if device_id in self._next_s:
+        if any(not held.has_ended and held.text != LEFT for held in self._open.get(device_id, ())):
             self._wait_s.pop(device_id, None)
             self._look_at(device_id, 0.0)
 
     async def run(self) -> None:
         """Until cancelled: what is under way then is sent again by the next start."""
+        self._open.clear()
         for held in self._queue.open:
-            self._look_at(held.device_id, 0.0)
+            self._begin(held)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._take_in())
@@ -129,18 +132,22 @@ class Courier:
             for held in await self._queue.add(commands, self._time.true_ms()):
                 _log.info("command", id=held.id, name=held.name, device=held.device_id, state=held.state.value)
                 self._unconfirmed.add(held.id)
+                self._begin(held)
                 self._supersede(held)
-                self._look_at(held.device_id, 0.0)
             self._changed.set()
+
+    def _begin(self, held: Held) -> None:
+        self._open.setdefault(held.device_id, []).append(held)
+        self._look_at(held.device_id, 0.0)
 
     def _supersede(self, new: Held) -> None:
         """Each twin says all that the ones before it said: of those that wait for a device only the newest does."""
         if new.name != TWIN:
             return
-        for held in self._queue.open:
+        for held in self._open[new.device_id]:
             if held is new:
                 return
-            if (held.device_id, held.name) == (new.device_id, TWIN) and not held.sends:
+            if held.name == TWIN and not (held.sends or held.has_ended):
                 self._end(held, CommandState.FAILED, "a newer version of the twin took its place")
 
     # to the cloud
@@ -216,15 +223,17 @@ class Courier:
         hold up the others: it may not have subscribed to it."""
         began_s = self._next_s[device_id]
         try:
-            for held in [held for held in self._queue.open if held.device_id == device_id]:
-                await self._carry(held)
+            for held in list(self._open[device_id]):
+                if not held.has_ended:
+                    await self._carry(held)
         finally:
             del self._under_way[device_id]
             self._plan(device_id, began_s)
 
     def _plan(self, device_id: int, began_s: float) -> None:
-        left = [held for held in self._queue.open if held.device_id == device_id]
+        left = self._open[device_id] = [held for held in self._open[device_id] if not held.has_ended]
         if not left:
+            del self._open[device_id]
             self._next_s.pop(device_id, None)
             self._wait_s.pop(device_id, None)
             self._sender_woken.set()
