@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from itertools import groupby
 from typing import Final, Protocol
 
 import msgspec
@@ -135,7 +136,7 @@ class FrameLine:
         self._waiting_bytes = 0
         self._recorded = 0
         self._is_finishing = False
-        self._gathered: list[bytes] = []
+        self._gathered: list[tuple[Origin, list[bytes]]] = []
         self._unread = b""
         gap_s = hub.rules.gap_s
         self._idle = None if gap_s is None else IdleTimer(loop, gap_s, self._silent)
@@ -200,9 +201,9 @@ class FrameLine:
 
     def hand_over(self) -> None:
         """What was gathered goes to the collector."""
-        frames, self._gathered = self._gathered, []
-        if frames and self._origin is not None:
-            self._hub.collector.add(self._origin, frames, self)
+        gathered, self._gathered = self._gathered, []
+        for origin, frames in gathered:
+            self._hub.collector.add(origin, frames, self)
 
     # Waiter
 
@@ -256,28 +257,33 @@ class FrameLine:
                 return
         self._waiting_rows += len(frames)
         self._waiting_bytes += sum(map(len, frames))
-        if self._hub.rules.form == "json":
-            frames = self._without_answers(origin, frames)
+        runs = self._runs(origin, frames)
         if self._hub.rules.gather_s:
-            self._gather(frames)
-        elif frames:
-            self._hub.collector.add(origin, frames, self)
+            self._gather(runs)
+        else:
+            for of_run, run in runs:
+                self._hub.collector.add(of_run, run, self)
         if self._waiting_rows > LINE_RECORDS_MAX or self._waiting_bytes > LINE_BYTES_MAX:
             self._hold(_HELD_BY_OWN)
 
-    def _without_answers(self, origin: Origin, frames: list[bytes]) -> list[bytes]:
-        """What is left for the codec; a device's answers to commands are recorded as such."""
-        answers = [frame for frame in frames if is_answer(frame)]
-        if not answers:
-            return frames
-        self._hub.collector.add(answer_origin(origin), answers, self)
-        return [frame for frame in frames if frame not in answers]
+    def _runs(self, origin: Origin, frames: list[bytes]) -> list[tuple[Origin, list[bytes]]]:
+        """Frames with their origin, a device's answers to commands being recorded as such. They keep their order: an
+        acknowledgement names no frame, and a device takes it for the oldest one's."""
+        if self._hub.rules.form != "json" or not any(map(is_answer, frames)):
+            return [(origin, frames)]
+        answers = answer_origin(origin)
+        return [(answers if are_answers else origin, list(run)) for are_answers, run in groupby(frames, is_answer)]
 
-    def _gather(self, frames: list[bytes]) -> None:
-        if frames and not self._gathered:
+    def _gather(self, runs: list[tuple[Origin, list[bytes]]]) -> None:
+        gathered = self._gathered
+        if not gathered:
             gather_s = self._hub.rules.gather_s
             self._loop.call_at(math.ceil(self._loop.time() / gather_s) * gather_s, self.hand_over)
-        self._gathered += frames
+        for origin, frames in runs:
+            if gathered and gathered[-1][0] is origin:
+                gathered[-1][1].extend(frames)
+            else:
+                gathered.append((origin, frames))
 
     def _log_in(self, frame: bytes) -> Origin | None:
         login = self._hub.rules.login

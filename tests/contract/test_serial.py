@@ -127,6 +127,19 @@ async def test_socat_is_answered_once_its_line_is_on_disk(world: FrameWorld, tmp
     assert (listener.kind, listener.place, listener.port) == ("serial", str(path), 0)
 
 
+async def test_answers_keep_the_order_of_frames_whatever_these_are(world: FrameWorld, plugged: Plugged) -> None:
+    """An `OK` names no frame: a device takes it for the oldest one that has none."""
+    done = b'{"response":"0d3f5f0e-0a52-4b8e-9a7e-52d4cf5f3d11","ok":true}'
+    sent = [b'{"n":1}', done, b'{"n":2}', b'{"n":3}', done]
+    async with world.listening(SerialListener, config(plugged.path)) as listener:
+        await until(lambda: listener.counters.connections == 1)
+        plugged.device.send(b"".join(frame + b"\n" for frame in sent))
+        assert await plugged.device.next() == b"OK 1\n"
+        assert sorted(world.payloads) == sorted(sent), "the answer did not overtake the first frame"
+        for number in range(2, 6):
+            assert await plugged.device.next() == b"OK %d\n" % number
+
+
 async def test_after_noise_it_finds_frames_again(world: FrameWorld, plugged: Plugged) -> None:
     settings = config(
         plugged.path, framing=FramingSpec("length", 40, length_bytes=1, checksum="CRC-8/SMBUS", gap_ms=20), ack="hex:06"

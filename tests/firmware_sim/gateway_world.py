@@ -18,6 +18,7 @@ from edge.listeners.listener import Listener, Shared
 from edge.listeners.modbus.config import ModbusConfig
 from edge.listeners.mqtt.config import MqttConfig
 from edge.listeners.stream_config import SerialConfig, TcpConfig, UdpConfig
+from edge.listeners.way import DeviceAbsentError
 from firmware_sim.devices.device import Device
 from firmware_sim.devices.register_map import RegisterMap
 from firmware_sim.devices.roster import Protocol, RosterDevice
@@ -25,7 +26,7 @@ from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
 from firmware_sim.ledger import BootTally, LedgerDevice, LedgerWriter, read_ledger
 from firmware_sim.signals import PROFILES
 from protocols.codecs import CodecSpec
-from protocols.messages import Command
+from protocols.messages import Command, Record
 from tests.contract.nats_server import free_port
 from tests.edge.listeners.mqtt_world import World
 from tests.protocols.codecs.decoding import messages
@@ -87,7 +88,7 @@ class Gateway:
     def data(self) -> list[dict[str, Any]]:
         """Of all records that are no answers to commands, under `alias` whose they are."""
         codec = CodecSpec("registers") if self.protocol == "modbus" else CodecSpec()
-        records = [record for record in self.world.bus.records if record.origin.codec != "response"]
+        records = [record for record in self.world.bus.records if not _is_answer(record)]
         found = [(record, message) for record in records for message in messages(record.payload, codec)]
         return [{"alias": one.origin.alias or message["serial"], **message} for one, message in found]
 
@@ -117,16 +118,22 @@ class Gateway:
             self._listener = None
 
     async def tells(self, name: str, command_id: str) -> None:
-        """A command to the device, which the listener must know."""
-        await until(lambda: self.listener.way("serial", "pump") is not None)
-        way = self.listener.way("serial", "pump")
-        assert way is not None
-        await way.send(Command(command_id, 1, name, b'{"in_s":3}', NOW_MS * 2))
+        """A command to the device, once it listens."""
+        command = Command(command_id, 1, name, b'{"in_s":3}', NOW_MS * 2)
+        async with asyncio.timeout(ANSWER_S):
+            while True:
+                try:
+                    if (way := self.listener.way("serial", "pump")) is not None:
+                        await way.send(command)
+                        return
+                except DeviceAbsentError:
+                    pass
+                await asyncio.sleep(0.005)
 
     @property
     def answers(self) -> list[dict[str, Any]]:
         """To commands."""
-        records = [record for record in self.world.bus.records if record.origin.codec == "response"]
+        records = [record for record in self.world.bus.records if _is_answer(record)]
         return [{"topic": record.origin.topic, **msgspec.json.decode(record.payload)} for record in records]
 
 
@@ -174,6 +181,10 @@ async def bench(gateway: Gateway, *, identity: RosterDevice | None = None, **set
             await until(lambda: around.counts.connected == 0)
             await gateway.stop()
             around.timers.close()
+
+
+def _is_answer(record: Record) -> bool:
+    return record.origin.codec == "response" or "/response/" in record.origin.topic
 
 
 async def until(condition: Callable[[], object]) -> None:

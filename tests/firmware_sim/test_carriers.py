@@ -313,3 +313,36 @@ async def test_an_answer_that_fits_no_frame_ends_the_connection_and_acknowledges
         assert why in site.around.refusal
         assert site.counts.acknowledged <= 1
         server.close()
+
+
+@pytest.mark.parametrize("protocol", ["coap", "tcp", "udp", "serial"])  # a session of MQTT brings nothing twice
+async def test_a_command_is_run_once_and_answered_each_time_it_comes(protocol: Protocol, tmp_path: Path) -> None:
+    command_id = "0198c2a0-0000-7000-8000-000000000001"
+    settings = {"device": "serial:pump"} if protocol == "udp" else {}
+    gateway = Gateway(protocol, tmp_path, **settings)
+    async with bench(gateway, obeys=True) as site:
+        site.device.measure()
+        await site.acknowledged(1)
+        await gateway.tells("reboot", command_id)
+        await until(lambda: len(gateway.answers) == 1)
+        site.device.measure()
+        await gateway.tells("reboot", command_id)
+        await until(lambda: len(gateway.answers) == 2)
+        await site.acknowledged(2)
+        assert (site.device.orders.ran, site.device.orders.again) == (1, 1)
+        await until(lambda: not site.device.orders.unacknowledged())
+        assert all(one["ok"] and one["did"] == "reboot" and command_id in str(one) for one in gateway.answers)
+        assert [mark[2] for mark in gateway.marks] == [1, 2]
+
+
+@pytest.mark.parametrize("protocol", ["mqtt", "coap", "tcp", "serial"])
+async def test_an_answer_that_the_gateway_did_not_take_is_sent_again(protocol: Protocol, tmp_path: Path) -> None:
+    command_id = "0198c2a0-0000-7000-8000-000000000002"
+    gateway = Gateway(protocol, tmp_path)
+    async with bench(gateway, obeys=True) as site:
+        await site.up()
+        gateway.world.bus.failures.append(BusRefusedError("disk", "it fails"))
+        await gateway.tells("reboot", command_id)
+        await until(lambda: site.device.orders.ran and not site.device.orders.unacknowledged())
+        assert len(gateway.answers) >= 2
+        assert site.device.orders.ran == 1
