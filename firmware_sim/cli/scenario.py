@@ -185,7 +185,7 @@ async def _devices(stage: Stage, cloud: CloudApi, client: httpx.AsyncClient) -> 
     table = stage.plan.scenario.fleet
     if stage.listed is None and stage.plan.run_folder is not None and not stage.unlisted.password:
         file = stage.plan.run_folder / FOLDER / "devices.json"
-        return await enlist(stage.demo, cloud, client, file, table.devices, table.profile)
+        return await enlist(stage.demo, cloud, client, file, table.devices, table.profile, table.protocols)
     return choose_devices(stage.listed or [], None if stage.listed else table.devices, stage.unlisted)
 
 

@@ -20,6 +20,8 @@ UNIT_MAX: Final = 247
 
 Protocol = Literal["mqtt", "coap", "http", "tcp", "udp", "serial", "modbus"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
+SharedProtocol = Literal["mqtt", "coap", "http", "tcp"]
+"""By the others, a device has a listener of its own on the demo, as it would have on most sites."""
 WITH_PASSWORD: Final[tuple[Protocol, ...]] = ("mqtt", "coap", "http")
 """Devices of the others are known by their line, their login or their payload."""
 OF_ONE_PLACE: Final[tuple[Protocol, ...]] = ("serial", "modbus")

@@ -31,6 +31,7 @@ from firmware_sim.scenarios.events import (
     Restart,
     Stall,
     Throttle,
+    Unplug,
     WrongClock,
 )
 from firmware_sim.scenarios.site import NotPossibleError, Site
@@ -150,6 +151,9 @@ class Director:
             case Late():
                 for device in self._devices(moment):
                     device.hold(lasting_s)
+            case Unplug():
+                for device in self._devices(moment):
+                    device.unplug(lasting_s)
             case Duplicates():
                 for device in self._devices(moment):
                     device.repeat(event.messages)

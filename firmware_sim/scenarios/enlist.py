@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +15,7 @@ import msgspec
 
 from firmware_sim.cloud_api import ApiError, CloudApi, UnreachableError, gateway_accounting
 from firmware_sim.demo.furnish import blueprint, create_device
-from firmware_sim.devices.roster import RosterDevice, read_roster
+from firmware_sim.devices.roster import RosterDevice, SharedProtocol, read_roster
 from firmware_sim.run_folder import DemoState, write_private
 from firmware_sim.signals import PROFILES
 from tidegate.console import UserError
@@ -23,29 +26,52 @@ LOOK_S: Final = 0.2
 
 
 async def enlist(
-    demo: DemoState, api: CloudApi, client: httpx.AsyncClient, file: Path, count: int, profile: str
+    demo: DemoState,
+    api: CloudApi,
+    client: httpx.AsyncClient,
+    file: Path,
+    count: int,
+    profile: str,
+    protocols: Sequence[SharedProtocol],
 ) -> list[RosterDevice]:
-    """`count` devices that nothing else simulates; those that `file` does not list are made, and added to it. Returns
-    once the gateway knows them. Raises UserError."""
-    listed = _listed(file)
-    chosen = [known for known in listed if known.profile == profile][:count]
-    missing = [f"scenario-{profile}-{number:02d}" for number in range(len(chosen) + 1, count + 1)]
-    if not missing:
-        return chosen
-    try:
-        known = (await gateway_accounting(demo.status, client)).registry.devices
-        await api.create("/blueprints", blueprint(demo.project, PROFILES[profile]))
-        for name in missing:
-            named = RosterDevice(name, network=demo.network, alias_key=demo.alias_key, profile=profile)
-            made = await create_device(api, demo.project, named)
-            listed.append(made)
-            chosen.append(made)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_private(file, msgspec.json.encode(listed))
-        await _until_known(demo, client, known + len(missing))
-    except (ApiError, UnreachableError) as error:
-        raise UserError(f"no devices for the scenario: {error}", "is the demo running? make run") from None
-    return chosen
+    """`count` devices that nothing else simulates and that speak `protocols` in turn; those that `file` does not list
+    are made, and added to it. Returns once the gateway knows them. Raises UserError."""
+    listed = {device.name: device for device in _listed(file)}
+    wanted = _wanted(demo, count, profile, protocols)
+    missing = [device for device in wanted if device.name not in listed]
+    if missing:
+        try:
+            known = (await gateway_accounting(demo.status, client)).registry.devices
+            await api.create("/blueprints", blueprint(demo.project, PROFILES[profile]))
+            for device in missing:
+                listed[device.name] = await create_device(api, demo.project, device)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_private(file, msgspec.json.encode(list(listed.values())))
+            await _until_known(demo, client, known + len(missing))
+        except (ApiError, UnreachableError) as error:
+            raise UserError(f"no devices for the scenario: {error}", "is the demo running? make run") from None
+    return [_placed(demo, listed[device.name]) for device in wanted]
+
+
+def _wanted(demo: DemoState, count: int, profile: str, protocols: Sequence[SharedProtocol]) -> list[RosterDevice]:
+    found: list[RosterDevice] = []
+    numbers: Counter[SharedProtocol] = Counter()
+    for protocol in itertools.islice(itertools.cycle(protocols), count):
+        numbers[protocol] += 1
+        kind = profile if protocol == "mqtt" else f"{profile}-{protocol}"
+        name = f"scenario-{kind}-{numbers[protocol]:02d}"
+        found.append(
+            RosterDevice(name, network=demo.network, alias_key=demo.alias_key, profile=profile, protocol=protocol)
+        )
+    return found
+
+
+def _placed(demo: DemoState, device: RosterDevice) -> RosterDevice:
+    """Where the demo listens in this run."""
+    bench = demo.benches.get(device.protocol)
+    if bench is None:
+        raise UserError(f"the demo has no listener for {device.protocol}", "make reset, then make run")
+    return msgspec.structs.replace(device, host=bench.device.host, port=bench.device.port)
 
 
 def _listed(file: Path) -> list[RosterDevice]:

@@ -125,6 +125,10 @@ class Late(_LastingOfDevices, frozen=True, tag="late"):
     """Devices measure and send nothing; then all of it, with the times of the measurements."""
 
 
+class Unplug(_LastingOfDevices, frozen=True, tag="unplug"):
+    """Devices' cables are out: they measure and reach nobody; then they deliver."""
+
+
 class Duplicates(_OfDevices, frozen=True, tag="duplicates"):
     """Devices send their last `messages` again, although they were acknowledged."""
 
@@ -164,7 +168,7 @@ class Pause(_Lasting, frozen=True, kw_only=True, tag="pause"):
 
 
 LinkEvent = Cut | BlackHole | Stall | Delay | Throttle | Loss | Flap
-DeviceEvent = BrownOut | Restart | Late | Duplicates | Malformed | WrongClock | Burst
+DeviceEvent = BrownOut | Restart | Late | Unplug | Duplicates | Malformed | WrongClock | Burst
 PartEvent = Kill | Pause
 AnyEvent = LinkEvent | DeviceEvent | PartEvent
 KINDS: Final = tuple(str(kind.__struct_config__.tag) for kind in get_args(AnyEvent))

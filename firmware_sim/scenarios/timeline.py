@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from firmware_sim.devices.roster import SharedProtocol
 from firmware_sim.scenarios.events import (
     DURATION_MAX_S,
     KINDS,
@@ -35,6 +36,7 @@ from firmware_sim.scenarios.events import (
     Span,
     Stall,
     Throttle,
+    Unplug,
     WrongClock,
     decode,
 )
@@ -66,6 +68,8 @@ class FleetTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     buffer: Annotated[int, msgspec.Meta(ge=30, le=100_000)] = 1000
     """Messages that each can keep; then its oldest goes."""
     profile: str = "pump"
+    protocols: Annotated[tuple[SharedProtocol, ...], msgspec.Meta(min_length=1, max_length=16)] = ("mqtt",)
+    """What devices that are made on the demo speak, in turn: one that is named twice is spoken twice as often."""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -147,7 +151,7 @@ def lasting_s(event: AnyEvent) -> float:
 def _befallen(event: AnyEvent, devices: int, chance: random.Random) -> tuple[int, ...]:
     if isinstance(event, Burst):
         return tuple(range(devices))
-    if isinstance(event, BrownOut | Restart | Late | Duplicates | Malformed | WrongClock):
+    if isinstance(event, BrownOut | Restart | Late | Unplug | Duplicates | Malformed | WrongClock):
         return tuple(sorted(chance.sample(range(devices), math.ceil(event.share * devices - SAME_S))))
     return ()
 
@@ -218,6 +222,8 @@ def _words(event: AnyEvent, devices: int) -> str:
             return f"firmware restart of {whom}"
         case Late():
             return f"{whom} buffer and send late"
+        case Unplug():
+            return f"{whom} unplugged"
         case Duplicates():
             return f"{whom} repeat {event.messages} messages"
         case Malformed():

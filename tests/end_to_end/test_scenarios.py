@@ -16,7 +16,7 @@ from tests.end_to_end.test_demo import Demo
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NAMED = {"night-outage": 25, "flaky-cellular": 25, "bad-clock": 25, "power-cut": 12}
+NAMED = {"night-outage": 25, "flaky-cellular": 25, "bad-clock": 25, "power-cut": 12, "mixed-site": 25}
 """How much faster. The one with the most devices first: the others take of them."""
 
 EVERY_KIND = """\
@@ -27,6 +27,7 @@ duration = "30s"
 devices = 8
 rate_each = 3.0
 buffer = 60
+protocols = ["mqtt", "coap", "http", "tcp"]
 
 [[event]]
 what = "late"
@@ -86,6 +87,12 @@ share = 0.5
 what = "stall"
 at = "14s"
 for = "2s"
+
+[[event]]
+what = "unplug"
+at = "13s"
+for = "2s"
+share = 0.5
 
 [[event]]
 what = "burst"

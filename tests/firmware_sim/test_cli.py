@@ -255,3 +255,9 @@ def test_the_version_is_the_distributions() -> None:
 def test_wrong_usage_is_exit_code_2() -> None:
     assert CliRunner().invoke(app, ["fleet", "--qos", "2"]).exit_code == 2
     assert CliRunner().invoke(app, ["send", "bench-01"]).exit_code == 2
+
+
+def test_every_field_of_a_device_stands_in_the_docs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "SCENARIOS.md").read_text()
+    rows = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    assert [field for field in RosterDevice.__struct_fields__ if f"`{field}`" not in rows] == []
