@@ -22,6 +22,8 @@ DEVICES: Final = 10
 """On each of the two networks."""
 RATE: Final = 200
 """Messages a second, all devices together."""
+OPEN_DRAIN_S: Final = 480.0
+"""Of devices that send for as long as it takes: what befalls the gateway meanwhile may last as long as a row may."""
 DRAIN_S: Final = 150.0
 """How long a backlog of these sizes may take once a fault has ended, reconnecting included."""
 PART_S: Final = 15.0
@@ -149,11 +151,12 @@ class Rig:
             await asyncio.wait((fleet,))
 
     async def _send(self, seconds: float | None, rate: int, done: asyncio.Event) -> None:
+        drain_s = OPEN_DRAIN_S if seconds is None else DRAIN_S
         while True:
             code, summary = await self.site.fleet(
                 self.roster,
                 *("--seconds", f"{seconds or PART_S:g}s", "--rate", str(rate)),
-                *("--drain", f"{DRAIN_S:g}s", "--buffer", "5000"),
+                *("--drain", f"{drain_s:g}s", "--buffer", "5000"),
             )
             assert code == 0 or self.incomplete, f"devices have no answer: {summary}"
             if seconds is not None or done.is_set():
