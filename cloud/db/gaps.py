@@ -61,6 +61,23 @@ async def about(conn: Connection, project_id: str, from_ms: int, to_ms: int, lim
     return [(row["gateway_id"], _gap(row)) for row in found]
 
 
+async def during(conn: Connection, project_id: str, from_ms: int, to_ms: int, limit: int) -> list[tuple[str, Gap]]:
+    """(gateway id, gap), the newest first: those with records of [from_ms, to_ms), or where that is not known, that
+    were noticed then."""
+    found = await conn.fetch(
+        f"""SELECT s.gateway_id, {", ".join(f"g.{name}" for name in _COLUMNS)}
+            FROM gap g JOIN source s ON s.id = g.source_id
+            WHERE s.project_id = $1 AND s.gateway_id IS NOT NULL
+              AND coalesce(nullif(g.oldest_ms, 0), g.noticed_ms) < $3
+              AND coalesce(nullif(g.newest_ms, 0), g.noticed_ms) >= $2 ORDER BY g.seq DESC LIMIT $4""",
+        project_id,
+        from_ms,
+        to_ms,
+        limit,
+    )
+    return [(row["gateway_id"], _gap(row)) for row in found]
+
+
 async def add(conn: Connection, source_id: int, gaps: Sequence[Gap]) -> None:
     """They hold no record that another one holds."""
     await conn.executemany(

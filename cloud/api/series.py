@@ -1,0 +1,323 @@
+"""Series: what attributes were over time, grouped in buckets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from cloud import series
+from cloud.api.context import ApiContext, Context
+from cloud.api.history import NDJSON
+from cloud.api.pages import Cursor, Page, decode_cursor, raw_page
+from cloud.api.problems import Problem, invalid
+from cloud.api.systems import SystemPath
+from cloud.api.tenancy import ReadableDevice, ReadableProject
+from cloud.api.times import FROM_MIN_MS, span_ms, time_ms
+from cloud.db import systems
+from cloud.model.buckets import AskedError, cut, end_of, parse_width, parse_zone
+from cloud.model.series import (
+    FILTERS_MAX,
+    FUNCTIONS_MAX,
+    HOLD_DEFAULT_MS,
+    HOLD_MAX_MS,
+    PATHS_MAX,
+    Question,
+    Row,
+    parse_fill,
+    parse_filter,
+    parse_functions,
+    parse_path,
+)
+from cloud.series import DEVICES_MAX, Place, Scope
+
+router = APIRouter(tags=["data"])
+
+ROWS_MAX: Final = 10_000
+"""Rows of one page: what a chart can show, some 1 MB of JSON."""
+CSV: Final = "text/csv"
+_encode: Final = msgspec.json.Encoder()
+
+
+class BucketRow(BaseModel):
+    """Beside these fields each function that was asked for, by its name."""
+
+    device: int | None = Field(description="Its id; null: of several together.", examples=[17])
+    path: str = Field(examples=["temperature"])
+    start_time: int = Field(description="Of the bucket, Unix milliseconds.", examples=[1772319600000])
+    end_time: int = Field(description="Of the bucket, exclusive.", examples=[1772406000000])
+    gap: bool = Field(description="A gateway has lost records that it received in this bucket: values may be missing.")
+    filled: bool = Field(description="The bucket has no value; what is shown is what `fill` says.")
+    avg: float | None = Field(default=None, examples=[71.5])
+    max: float | None = Field(default=None, examples=[74.0])
+
+
+class Asked(msgspec.Struct, frozen=True):
+    question: Question
+    names: tuple[str, ...]
+    """The paths as they were written."""
+    descending: bool
+
+
+def _asked(
+    context: Context,
+    path: Annotated[
+        list[str],
+        Query(
+            min_length=1,
+            max_length=PATHS_MAX,
+            description="An attribute, or a path in one: `meta.serial`; `\\.` is a point in a name. Several: repeat "
+            "it.",
+            examples=[["temperature"]],
+        ),
+    ],
+    bucket: Annotated[
+        str,
+        Query(
+            description="What is grouped: a width such as `15m` (s, m, h, d), counted from 1970-01-01T00:00Z; `day`, "
+            "`week` (from Monday), `month`, `quarter`, `year` of the zone, which follow its daylight saving; `all`: "
+            "one.",
+            examples=["day"],
+        ),
+    ] = "all",
+    function: Annotated[
+        list[str] | None,
+        Query(
+            max_length=FUNCTIONS_MAX,
+            description="`avg`, `min`, `max`, `sum` of numbers; `p50`, `p99.9`: percentiles of them, interpolated; "
+            "`count`, `first`, `last` of any values; `delta`: the bucket's last number minus the last one before the "
+            "bucket (else its first); `rate`: the same a second; `twa`: the average weighted by how long each number "
+            "held; `states`: how long each value held, in milliseconds. Several: repeat it. Default: avg.",
+            examples=[["avg", "max"]],
+        ),
+    ] = None,
+    zone: Annotated[
+        str,
+        Query(max_length=100, description="Whose days, weeks, … they are: an IANA name.", examples=["Europe/Berlin"]),
+    ] = "UTC",
+    last: Annotated[
+        str | None, Query(description="A span up to now: 10m, 2h, 7d. Else `from` is needed.", examples=["7d"])
+    ] = None,
+    from_: Annotated[
+        str | None, Query(alias="from", description="Event time, inclusive: RFC 3339 or Unix milliseconds.")
+    ] = None,
+    to: Annotated[
+        str | None, Query(description="Event time, exclusive. Default: the end of the bucket that now is in.")
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        Query(
+            max_length=FILTERS_MAX,
+            description="Only messages with such a value: `mode=auto`, `temperature>=20` (=, !=, and with numbers <, "
+            "<=, >, >=). All of them hold, where there are several.",
+            examples=[["mode=auto"]],
+        ),
+    ] = None,
+    fill: Annotated[
+        str,
+        Query(
+            max_length=40,
+            description="What a bucket without values shows: `none`: it is left out; `null`; `previous`: the value "
+            "before; `linear`: between the ones before and behind; or a number. `count` is 0 there, `states` null.",
+            examples=["null"],
+        ),
+    ] = "none",
+    hold: Annotated[
+        str | None,
+        Query(
+            description="How long a value counts for `delta`, `rate`, `twa` and `states` if no other follows: a span. "
+            f"Default: {HOLD_DEFAULT_MS // 86_400_000}d.",
+            examples=["1h"],
+        ),
+    ] = None,
+    order: Annotated[
+        Literal["asc", "desc"], Query(description="Of the buckets of a series; desc: the newest first.")
+    ] = "asc",
+) -> Asked:
+    now_ms = context.wall_ms()
+    try:
+        width, at = parse_width(bucket), parse_zone(zone)
+        from_ms, to_ms = _range(last, from_, to, now_ms)
+        if to_ms is None:
+            to_ms = end_of(width, at, max(now_ms, from_ms))
+        question = Question(
+            tuple(map(parse_path, path)),
+            parse_functions(function or ["avg"]),
+            cut(width, at, from_ms, to_ms),
+            now_ms,
+            tuple(map(parse_filter, filter or ())),
+            parse_fill(fill),
+            _hold(hold),
+        )
+    except AskedError as error:
+        raise as_problem(error) from None
+    return Asked(question, tuple(path), order == "desc")
+
+
+def _range(last: str | None, from_: str | None, to: str | None, now_ms: int) -> tuple[int, int | None]:
+    if last is not None:
+        if from_ is not None or to is not None:
+            raise invalid("last", "goes with neither from nor to")
+        return max(FROM_MIN_MS, now_ms - span_ms(last, "last")), None
+    if from_ is None:
+        raise invalid("from", "is missing", remedy="give from, or last, such as last=7d")
+    return time_ms(from_, "from"), None if to is None else time_ms(to, "to")
+
+
+def _hold(text: str | None) -> int:
+    if text is None:
+        return HOLD_DEFAULT_MS
+    hold_ms = span_ms(text, "hold")
+    if not 0 < hold_ms <= HOLD_MAX_MS:
+        raise invalid("hold", f"{text} is not between 1ms and 366d", limit=HOLD_MAX_MS)
+    return hold_ms
+
+
+def as_problem(error: AskedError) -> Problem:
+    return invalid(error.field, error.detail, limit=error.limit, remedy=error.remedy)
+
+
+AskedSeries = Annotated[Asked, Depends(_asked)]
+RowLimit = Annotated[int, Query(ge=1, le=ROWS_MAX, description="Most rows to give.")]
+By = Annotated[
+    Literal["device", "all"],
+    Query(description="device: a series for each; all: one series of all devices together, for functions of values."),
+]
+Accept = Annotated[str, Header(include_in_schema=False)]
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "model": Page[BucketRow],
+        "content": {NDJSON: {"schema": {"type": "string"}}, CSV: {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("/devices/{device}/series", responses=_RESPONSES)
+async def get_device_series(
+    context: Context,
+    at: ReadableDevice,
+    asked: AskedSeries,
+    limit: RowLimit = 1000,
+    cursor: Cursor = None,
+    accept: Accept = "",
+) -> Response:
+    """What attributes of a device were, in buckets: by path, then time. With `Accept: application/x-ndjson` or
+    `text/csv` all rows, one a line, without pages."""
+    return await _answer(context, Scope(at[0], (at[1],)), asked, limit, cursor, accept)
+
+
+@router.get("/systems/{system_id}/series", responses=_RESPONSES)
+async def get_system_series(
+    system_id: SystemPath,
+    context: Context,
+    project: ReadableProject,
+    asked: AskedSeries,
+    by: By = "device",
+    limit: RowLimit = 1000,
+    cursor: Cursor = None,
+    accept: Accept = "",
+) -> Response:
+    """The same of a system's devices, by device, path and time, or of all of them together."""
+    async with context.database.connection() as conn:
+        await systems.get(conn, project, system_id)
+    scope = await _scope(context, project, system_id, by)
+    return await _answer(context, scope, asked, limit, cursor, accept)
+
+
+@router.get("/series", responses=_RESPONSES, description=f"The same of a project's devices, up to {DEVICES_MAX:,}.")
+async def get_project_series(
+    context: Context,
+    project: ReadableProject,
+    asked: AskedSeries,
+    by: By = "device",
+    limit: RowLimit = 1000,
+    cursor: Cursor = None,
+    accept: Accept = "",
+) -> Response:
+    return await _answer(context, await _scope(context, project, None, by), asked, limit, cursor, accept)
+
+
+async def _scope(context: ApiContext, project: str, system_id: str | None, by: str) -> Scope:
+    try:
+        return await series.scope_of(context.database, project, system_id, together=by == "all")
+    except AskedError as error:
+        raise as_problem(error) from None
+
+
+async def _answer(
+    context: ApiContext, scope: Scope, asked: Asked, limit: int, cursor: str | None, accept: str
+) -> Response:
+    try:
+        series.check(asked.question, together=scope.together)
+    except AskedError as error:
+        raise as_problem(error) from None
+    after = decode_cursor(cursor, Place)
+    lossy = await series.lossy(context.database, scope, asked.question.buckets)
+    steps = series.rows_of(context.database, scope, asked.question, descending=asked.descending, after=after)
+    if NDJSON in accept:
+        return StreamingResponse(_lines(steps, asked, lossy), media_type=NDJSON)
+    if CSV in accept:
+        return StreamingResponse(_csv(steps, asked, lossy), media_type=CSV)
+    rows: list[Row] = []
+    async for step in steps:
+        rows += step
+        if len(rows) > limit:
+            break
+    return raw_page(rows, limit, _place, _shown(asked, lossy))
+
+
+def _place(row: Row) -> Place:
+    return Place(row.device_id, row.path, row.bucket)
+
+
+def _shown(asked: Asked, lossy: frozenset[int]) -> Callable[[Row], dict[str, Any]]:
+    starts, functions, names = asked.question.buckets.starts, asked.question.functions, asked.names
+
+    def shown(row: Row) -> dict[str, Any]:
+        return {
+            "device": row.device_id,
+            "path": names[row.path],
+            "start_time": starts[row.bucket],
+            "end_time": starts[row.bucket + 1],
+            "gap": row.bucket in lossy,
+            "filled": row.filled,
+            **dict(zip(functions, row.values, strict=True)),
+        }
+
+    return shown
+
+
+async def _lines(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset[int]) -> AsyncIterator[bytes]:
+    shown = _shown(asked, lossy)
+    async for rows in steps:
+        yield _encode.encode_lines(map(shown, rows))
+
+
+async def _csv(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset[int]) -> AsyncIterator[bytes]:
+    """RFC 4180. Text stands as it is, everything else as JSON has it; null is empty."""
+    shown = _shown(asked, lossy)
+    columns = ("device", "path", "start_time", "end_time", "gap", "filled", *asked.question.functions)
+    yield _written([columns])
+    async for rows in steps:
+        yield _written([[_cell(value) for value in shown(row).values()] for row in rows])
+
+
+def _written(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, msgspec.Raw):
+        value = bytes(value)
+        return str(msgspec.json.decode(value)) if value.startswith(b'"') else value.decode()
+    if isinstance(value, str):
+        return value
+    return "" if value is None else _encode.encode(value).decode()

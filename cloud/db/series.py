@@ -1,0 +1,239 @@
+"""History by buckets: functions of what a path had, evaluated by PostgreSQL (words: cloud/model/series.py).
+
+The texts of the statements are made of parts that stand here; all that a user writes is bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+import msgspec
+
+from cloud.db.database import Connection
+from cloud.model.series import NUMBER_MAX, OF_CHANGES, OF_POINTS, STATES_MAX, Filter, Path, Question, percentile
+
+STATE_CHARACTERS_MAX: Final = 200
+"""Of a state's name: a state is a word, and long texts that differ behind so much count as one."""
+
+Found: TypeAlias = dict[tuple[int | None, int], dict[int, list[Any]]]
+"""(device id, path) to bucket to one value a function."""
+Place: TypeAlias = tuple[int | None, int, int]
+
+_NUMBER_MIN: Final = 1e-270
+"""What is smaller is 0: PostgreSQL would refuse what a double cannot hold."""
+_NUMBER: Final = f"""CASE WHEN jsonb_typeof(value) <> 'number' THEN NULL
+    WHEN abs(value::numeric) BETWEEN {_NUMBER_MIN!r} AND {NUMBER_MAX!r} THEN value::numeric::float8
+    WHEN abs(value::numeric) < 1 THEN 0::float8 END"""
+_ORDER: Final = "event_time, received_time, id"
+_NEWEST: Final = "event_time DESC, received_time DESC, id DESC"
+_SELECTED: Final[Mapping[str, str]] = {
+    "avg": "avg(number)",
+    "min": "min(number)",
+    "max": "max(number)",
+    "sum": "sum(number)",
+    "count": "count(*)",
+    "first": f"(array_agg(value ORDER BY {_ORDER}))[1]::text",
+    "last": f"(array_agg(value ORDER BY {_NEWEST}))[1]::text",
+}
+_COMPARED: Final[Mapping[str, str]] = {name: name for name in ("<", "<=", ">", ">=")}
+
+
+class _Statement:
+    """Its bound values, and the parts that stand in all of them: $1 project, $2 devices, $3 to $5 the range and the
+    edges of its buckets."""
+
+    def __init__(self, project_id: str, devices: Sequence[int], question: Question) -> None:
+        edges = question.buckets.edges
+        self.values: list[Any] = [project_id, devices, edges[0], edges[-1], edges]
+        self.paths = self._paths(question.paths)
+        self.filters = "".join(self._filter(each) for each in question.filters)
+
+    def bind(self, value: Any) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+    def points(self) -> str:
+        """Rows (device_id, path, event_time, received_time, id, value, number) of the range."""
+        return f"""(SELECT *, {_NUMBER} AS number FROM (
+            SELECT h.device_id, p.path, h.event_time, h.received_time, h.id, h.data #> p.steps AS value
+            FROM history h CROSS JOIN {self.paths}
+            WHERE h.project_id = $1 AND h.device_id = ANY($2::bigint[]) AND h.event_time >= $3::bigint
+              AND h.event_time < $4::bigint{self.filters}) point
+            WHERE jsonb_typeof(value) <> 'null')"""
+
+    def points_and_before(self, hold_ms: int, condition: str) -> str:
+        """The same, and of each series the last point before the range; of those that meet the condition."""
+        since = self.bind(self.values[2] - hold_ms)
+        return f"""(SELECT * FROM {self.points()} point WHERE {condition}
+            UNION ALL
+            SELECT d.device_id, p.path, before.* FROM unnest($2::bigint[]) d (device_id) CROSS JOIN {self.paths}
+            CROSS JOIN LATERAL (
+                SELECT * FROM (
+                    SELECT *, {_NUMBER} AS number FROM (
+                        SELECT h.event_time, h.received_time, h.id, h.data #> p.steps AS value FROM history h
+                        WHERE h.project_id = $1 AND h.device_id = d.device_id AND h.event_time < $3
+                          AND h.event_time >= {since}::bigint{self.filters}) point
+                    WHERE jsonb_typeof(value) <> 'null') numbered
+                WHERE {condition} ORDER BY {_NEWEST} LIMIT 1) before)"""
+
+    def _paths(self, paths: Sequence[Path]) -> str:
+        rows = ", ".join(f"({place}, {self.bind(path)}::text[])" for place, path in enumerate(paths))
+        return f"(VALUES {rows}) p (path, steps)"
+
+    def _filter(self, wanted: Filter) -> str:
+        value, at = f"{self.bind(wanted.value)}::jsonb", f"h.data #> {self.bind(wanted.path)}::text[]"
+        if wanted.comparison == "=":
+            return f" AND ({at}) = {value}"
+        if wanted.comparison == "!=":
+            return f" AND ({at}) <> {value} AND jsonb_typeof({at}) <> 'null'"
+        return f" AND jsonb_typeof({at}) = 'number' AND ({at}) {_COMPARED[wanted.comparison]} {value}"
+
+
+async def devices_of(conn: Connection, project_id: str, system_id: str | None, limit: int) -> list[int]:
+    """Up to `limit` ids, in order, of the system's or project's devices."""
+    found = await conn.fetch(
+        """SELECT id FROM device WHERE project_id = $1 AND ($2::text IS NULL OR system_id = $2)
+           ORDER BY id LIMIT $3""",
+        project_id,
+        system_id,
+        limit,
+    )
+    return [row["id"] for row in found]
+
+
+async def values(
+    conn: Connection, project_id: str, devices: Sequence[int], question: Question, *, together: bool = False
+) -> Found:
+    """The buckets that have points, or values that held then where these are asked for. `together`: the devices are
+    one series, for functions of points only. The connection is in a transaction that sees one state."""
+    found: Found = {}
+    of_points = [name for name in question.functions if name in OF_POINTS]
+    percentiles = {name: share for name in question.functions if (share := percentile(name)) is not None}
+
+    def keep(row: asyncpg.Record, name: str, value: Any) -> None:
+        series = found.setdefault((row["device_id"], row["path"]), {})
+        empty = [0 if each == "count" else None for each in question.functions]
+        series.setdefault(row["bucket"], empty)[question.functions.index(name)] = value
+
+    if of_points or percentiles:
+        for row in await _points(conn, project_id, devices, question, of_points, list(percentiles.values()), together):
+            for place, name in enumerate(of_points):
+                value = row[3 + place]
+                keep(row, name, msgspec.Raw(value.encode()) if name in ("first", "last") else value)
+            for place, name in enumerate(percentiles):
+                keep(row, name, row["percentiles"] and row["percentiles"][place])
+    if any(name in question.functions for name in OF_CHANGES):
+        for row in await _changes(conn, project_id, devices, question):
+            for name in OF_CHANGES:
+                if name in question.functions:
+                    keep(row, name, row[name])
+    if "twa" in question.functions:
+        for row in await _averages(conn, project_id, devices, question):
+            keep(row, "twa", row["twa"])
+    if "states" in question.functions:
+        held: dict[Place, dict[str, int]] = {}
+        for row in await _states(conn, project_id, devices, question):
+            at = (row["device_id"], row["path"], row["bucket"])
+            if at not in held:
+                keep(row, "states", held.setdefault(at, {}))
+            held[at][row["state"]] = row["held_ms"]
+    return found
+
+
+async def _points(
+    conn: Connection,
+    project_id: str,
+    devices: Sequence[int],
+    question: Question,
+    functions: Sequence[str],
+    shares: Sequence[float],
+    together: bool,
+) -> list[asyncpg.Record]:
+    statement = _Statement(project_id, devices, question)
+    selected = [_SELECTED[name] for name in functions]
+    if shares:
+        bound = statement.bind(shares)
+        selected.append(f"percentile_cont({bound}::float8[]) WITHIN GROUP (ORDER BY number) AS percentiles")
+    series = "NULL::bigint" if together else "device_id"
+    return await conn.fetch(
+        f"""SELECT {series} AS device_id, path, width_bucket(event_time, $5::bigint[]) - 1 AS bucket,
+            {", ".join(selected)} FROM {statement.points()} point GROUP BY 1, 2, 3""",
+        *statement.values,
+    )
+
+
+async def _changes(
+    conn: Connection, project_id: str, devices: Sequence[int], question: Question
+) -> list[asyncpg.Record]:
+    """The number before a bucket counts if it could have held until the bucket's first one."""
+    statement = _Statement(project_id, devices, question)
+    numbers = statement.points_and_before(question.hold_ms, "number IS NOT NULL")
+    hold = f"{statement.bind(question.hold_ms)}::bigint"
+    return await conn.fetch(
+        f"""WITH ends AS (
+                SELECT device_id, path, width_bucket(event_time, $5::bigint[]) - 1 AS bucket, count(*) AS numbers,
+                    (array_agg(number ORDER BY {_ORDER}))[1] AS first, min(event_time) AS first_ms,
+                    (array_agg(number ORDER BY {_NEWEST}))[1] AS last, max(event_time) AS last_ms
+                FROM {numbers} point GROUP BY 1, 2, 3
+            ), beside AS (
+                SELECT *, lag(last) OVER series AS before, lag(last_ms) OVER series AS before_ms
+                FROM ends WINDOW series AS (PARTITION BY device_id, path ORDER BY bucket)
+            ), based AS (
+                SELECT device_id, path, bucket, last, last_ms,
+                    CASE WHEN first_ms - before_ms <= {hold} THEN before WHEN numbers > 1 THEN first END AS base,
+                    CASE WHEN first_ms - before_ms <= {hold} THEN before_ms ELSE first_ms END AS base_ms
+                FROM beside WHERE bucket >= 0
+            )
+            SELECT device_id, path, bucket, last - base AS delta,
+                (last - base) * 1000 / nullif(last_ms - base_ms, 0) AS rate FROM based""",
+        *statement.values,
+    )
+
+
+def _pieces(statement: _Statement, question: Question, condition: str) -> str:
+    """Rows (device_id, path, bucket, value, number, held_ms): how long a value held in a bucket."""
+    stream = statement.points_and_before(question.hold_ms, condition)
+    hold, until = f"{statement.bind(question.hold_ms)}::bigint", f"{statement.bind(question.until_ms)}::bigint"
+    return f"""(
+        SELECT device_id, path, bucket - 1 AS bucket, value, number,
+            least(end_ms, ($5::bigint[])[bucket + 1]) - greatest(start_ms, ($5::bigint[])[bucket]) AS held_ms
+        FROM (
+            SELECT device_id, path, value, number, greatest(event_time, $3) AS start_ms,
+                least(lead(event_time) OVER (PARTITION BY device_id, path ORDER BY {_ORDER}),
+                      event_time + {hold}, {until}, $4) AS end_ms
+            FROM {stream} point) held
+        CROSS JOIN LATERAL generate_series(
+            width_bucket(start_ms, $5::bigint[]), width_bucket(end_ms - 1, $5::bigint[])) bucket
+        WHERE end_ms > start_ms)"""
+
+
+async def _averages(
+    conn: Connection, project_id: str, devices: Sequence[int], question: Question
+) -> list[asyncpg.Record]:
+    statement = _Statement(project_id, devices, question)
+    pieces = _pieces(statement, question, "number IS NOT NULL")
+    return await conn.fetch(
+        f"""SELECT device_id, path, bucket, sum(number * held_ms) / sum(held_ms) AS twa
+            FROM {pieces} piece GROUP BY 1, 2, 3""",
+        *statement.values,
+    )
+
+
+async def _states(
+    conn: Connection, project_id: str, devices: Sequence[int], question: Question
+) -> list[asyncpg.Record]:
+    statement = _Statement(project_id, devices, question)
+    pieces = _pieces(statement, question, "TRUE")
+    return await conn.fetch(
+        f"""SELECT device_id, path, bucket, state, held_ms FROM (
+                SELECT *, row_number() OVER (
+                    PARTITION BY device_id, path, bucket ORDER BY held_ms DESC, state COLLATE "C") AS place
+                FROM (
+                    SELECT device_id, path, bucket, left(value #>> '{{}}', {STATE_CHARACTERS_MAX}) AS state,
+                        sum(held_ms)::bigint AS held_ms
+                    FROM {pieces} piece GROUP BY 1, 2, 3, 4) summed) ranked
+            WHERE place <= {STATES_MAX} ORDER BY device_id, path, bucket, place""",
+        *statement.values,
+    )
