@@ -72,6 +72,8 @@ TOPIC_ALIASES_MAX: Final = 64
 _PUBLISH_TYPE: Final = PUBLISH >> 4
 _NO_PACKET_ID: Final = b"\0\0"
 _NO_TOPIC: Final = b"\0\0"
+_NO_PACKET: Final = -1
+"""In the place of a first byte, all of which may come."""
 _ACKS: Final = frozenset((PUBACK, PUBREC, PUBREL, PUBCOMP))
 _FIRST_BYTES: Final = {
     first >> 4: first for first in (CONNECT, *_ACKS, SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT, AUTH)
@@ -209,7 +211,7 @@ class Incoming:
             self._wanted = end
             return 0
         received.control = 1
-        if data[body + 6 : body + 7] == b"\x05":
+        if data[body + 6 : min(body + 7, end)] == b"\x05":
             self.version = V5
         try:
             self.connect = received.connect = decode_connect(data[body:end])
@@ -232,7 +234,7 @@ class Incoming:
         """
         size = len(data)
         at = 0
-        first_of_run = skip = 0
+        first_of_run, skip = _NO_PACKET, 0
         prefix = block = b""
         identified = False
         payloads: list[bytes] = []
@@ -267,7 +269,7 @@ class Incoming:
                         if self._state is _State.CLOSED:
                             return size
                     at = end
-                    first_of_run = 0  # what follows it must not come before it
+                    first_of_run = _NO_PACKET  # what follows it must not come before it
                     continue
                 prefix, block, run = self._begin(first, data, body, end)
                 received.items.append(run)

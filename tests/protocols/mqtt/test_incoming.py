@@ -238,6 +238,18 @@ def test_a_broken_publish_behind_a_good_one_of_the_same_topic_is_found(data: byt
     assert [run.payloads for run in runs_of(received)] == [[b"x"]]
 
 
+@pytest.mark.parametrize("before", [b"", wire.PINGREQ_PACKET, encode_publish(Publish("up", b"x"))])
+@pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x03abc", b"\x01\x00"])
+def test_a_packet_of_the_reserved_type_is_found_wherever_it_stands(before: bytes, data: bytes) -> None:
+    assert violating(before + data).clause == "section 2.2.1"
+
+
+def test_what_stands_behind_a_connect_says_nothing_of_its_version() -> None:
+    received = Incoming().receive(b"\x10\x00" + 6 * b"x" + b"\x05")
+    assert isinstance(received.error, MalformedPacketError)
+    assert received.output == []
+
+
 @pytest.mark.parametrize("data", [b"\x30\x04\x00\x02up", b"GET / HTTP/1.1\r\n", b"\xc0\x00", b"\x16\x03\x01"])
 @pytest.mark.mqtt("3.1.1", "MQTT-3.1.0-1")
 @pytest.mark.mqtt("5.0", "MQTT-3.1.0-1")
