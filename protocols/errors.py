@@ -65,5 +65,6 @@ def found_at(text: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What msgspec raises on bytes from outside: the latter, for text that is not UTF-8, comes through as it is."""
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on bytes from outside: text that is not UTF-8, and what is nested too deeply, also in fields that
+it passes over, come through as they are."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from protocols.errors import UNREADABLE
 from protocols.events import RESPONSE
 from protocols.messages import Command, Origin, Priority
 
@@ -33,7 +34,7 @@ def is_answer(frame: bytes) -> bool:
         return False
     try:
         said = msgspec.json.decode(frame)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return False
     named = said.get(RESPONSE) if isinstance(said, dict) else None
     return isinstance(named, str) and _ID.fullmatch(named) is not None
@@ -47,7 +48,7 @@ def answer_origin(origin: Origin) -> Origin:
 def _value(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         pass
     try:
         return payload.decode()

@@ -70,10 +70,10 @@ def read_spec(text: bytes) -> CodecSpec:
     try:
         given = msgspec.json.decode(text)
         spec = msgspec.json.decode(text, type=CodecSpec)
-    except UNREADABLE as error:
-        raise SpecError("spec", str(error)) from None
     except RecursionError:
         raise SpecError("spec", "nested too deeply") from None
+    except UNREADABLE as error:
+        raise SpecError("spec", str(error)) from None
     _check_known("", given, CodecSpec)
     check_spec(spec)
     return spec

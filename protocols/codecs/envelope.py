@@ -58,7 +58,7 @@ def envelope_decoder(spec: CodecSpec) -> Decoder:
 def _open(payload: bytes) -> Envelope:
     try:
         return _decode(payload)
-    except UNREADABLE as error:
-        raise DecodeError(f"not an envelope: {error}") from None
     except RecursionError:
         raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None
+    except UNREADABLE as error:
+        raise DecodeError(f"not an envelope: {error}") from None

@@ -60,17 +60,17 @@ def parse_checked(payload: bytes) -> Any:
 def _parse(payload: bytes) -> Any:
     try:
         return _decode(payload)
+    except RecursionError:
+        raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None
     except UNREADABLE as error:
         if b"}\n" in payload or b"}\r\n" in payload:
             try:
                 return _decode_lines(payload)
-            except (*UNREADABLE, RecursionError):
+            except UNREADABLE:
                 pass
         said = DecodeError(f"not JSON: {error}")
         said.offset = found_at(said.detail)
         raise said from None
-    except RecursionError:
-        raise DecodeError(f"JSON nested deeper than {JSON_DEPTH_MAX} levels") from None
 
 
 def _check_depth(value: Any, depth: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import limits
-from protocols.batch import BatchKey, RecordBatch, decode_records, encode_records
+from protocols.batch import BatchKey, RecordBatch, decode_records, encode_records, read_key
 from protocols.errors import ChecksumError, LimitError, MalformedError, VersionError, WireError
 from protocols.messages import Clock, ClockState, Origin, Priority
 
@@ -41,6 +41,14 @@ def test_round_trip(rows: list[tuple[int, int, bytes]]) -> None:
 def test_random_bytes_are_an_error_and_nothing_else(data: bytes) -> None:
     with pytest.raises(WireError):
         decode_records(data)
+
+
+def test_a_batch_is_malformed_whose_rows_are_nested_too_deeply() -> None:
+    body = b"\x92\x92\x07\x01" + b"\x91" * 100_000
+    data = b"\x01" + zlib.crc32(body).to_bytes(4, "little") + body
+    for read in (read_key, decode_records):
+        with pytest.raises(MalformedError):
+            read(data)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))

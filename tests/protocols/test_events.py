@@ -58,6 +58,14 @@ def test_an_answer_is_yes_unless_it_says_no(payload: bytes, refusal: str | None)
     assert (read.command_id, read.refusal) == ("c1", refusal)
 
 
+def test_an_answer_that_is_nested_too_deeply_is_one_that_says_nothing() -> None:
+    deep = b'{"response":"c1","ok":' + b"[" * 100_000
+    assert read_response("up/response/c1", deep).refusal is None
+    for codec in (RESPONSE, PRESENCE):
+        ((_, error),) = event_decoder(codec, "")([deep]).errors
+        assert error.code == "undecodable"
+
+
 def test_an_answer_names_its_command_in_the_payload_where_the_topic_does_not() -> None:
     assert read_response("up/response", b'{"response":"c1"}').command_id == "c1"
     assert read_response("", b'{"response":"c1"}').command_id == "c1"

@@ -90,6 +90,11 @@ def test_a_frame_whose_text_is_not_utf8_is_malformed() -> None:
         decode_frame(bytes((1, FrameType.HELLO)) + b"\x96\xa6\x00\x00\x00\x00\x00\x80")
 
 
+def test_a_frame_is_malformed_whose_fields_of_a_newer_version_are_nested_too_deeply() -> None:
+    with pytest.raises(MalformedError, match="PROBE frame"):
+        decode_frame(bytes((1, FrameType.PROBE)) + b"\x92\x07" + b"\x91" * 100_000 + b"\x90")
+
+
 def test_a_frame_over_the_limit_is_not_made() -> None:
     with pytest.raises(LimitError):
         encode_frame(frames.Blocks(1, Lane.LIVE, Priority.TELEMETRY, (bytes(LINK_FRAME_BYTES_MAX),)))
