@@ -41,8 +41,14 @@ class WebSocketDoor(asyncio.Protocol):
         self._deadline = self._loop.call_later(HANDSHAKE_S, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        self._websocket.receive_data(data)
-        self._take()
+        while data and self._websocket.state is State.CONNECTING and not self._transport.is_closing():
+            # Line by line: the library would read what stands behind the request as frames before it is answered.
+            line, feed, data = data.partition(b"\n")
+            self._websocket.receive_data(line + feed)
+            self._take()
+        if data and not self._transport.is_closing():
+            self._websocket.receive_data(data)
+            self._take()
         self.flush()
 
     def eof_received(self) -> bool:

@@ -113,6 +113,21 @@ async def test_a_websocket_is_closed_with_what_the_server_refuses(world: World) 
         assert (await stranger.ended()).startswith(b"HTTP/1.1 426")
 
 
+@pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff", b"\x81\x01x"])
+@pytest.mark.parametrize(("key", "status"), [(b"dGhlIHNhbXBsZSBub25jZQ==", b"101"), (b"short", b"400")])
+async def test_what_comes_behind_a_handshake_before_its_answer_waits_for_it(
+    world: World, key: bytes, status: bytes, behind: bytes
+) -> None:
+    request = (
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
+    )
+    async with world.listening(transport="websocket") as listener:
+        stranger = await Client.open(listener.port)
+        stranger.writer.write(request + behind)
+        assert (await stranger.ended()).startswith(b"HTTP/1.1 " + status)
+
+
 # ---- certificates
 
 
