@@ -235,7 +235,7 @@ class Incoming:
         size = len(data)
         at = 0
         first_of_run, skip = _NO_PACKET, 0
-        prefix = block = b""
+        prefix = block = packet_id = b""
         identified = False
         payloads: list[bytes] = []
         packet_ids: list[bytes] = []
@@ -283,7 +283,6 @@ class Incoming:
                     raise MalformedPacketError("PUBLISH ends within its packet identifier", "section 3.3.2.2")
                 if packet_id == _NO_PACKET_ID:
                     raise MalformedPacketError("PUBLISH with packet identifier 0", "MQTT-2.3.1-1")
-                packet_ids.append(packet_id)
             if block:
                 start += len(block)
             if start > end:
@@ -291,6 +290,8 @@ class Incoming:
             if end - start > PAYLOAD_BYTES_MAX:
                 detail = f"payload of {end - start:,} bytes; the limit is {PAYLOAD_BYTES_MAX:,}"
                 raise PacketLimitError(detail, "section 3.3.3")
+            if identified:
+                packet_ids.append(packet_id)
             payloads.append(data[start:end])
             at = end
         self._wanted = 2

@@ -238,6 +238,20 @@ def test_a_broken_publish_behind_a_good_one_of_the_same_topic_is_found(data: byt
     assert [run.payloads for run in runs_of(received)] == [[b"x"]]
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_publish_that_is_refused_leaves_no_identifier_in_the_run_before_it(qos: int) -> None:
+    one, two = (encode_publish(Publish("up", b"x" * size, qos, 7)) for size in (1, PAYLOAD_BYTES_MAX + 1))
+    received = open_one().receive(one + two)
+    assert isinstance(received.error, PacketLimitError)
+    properties = Properties(user=(("a", "b"),))
+    one, two = (encode_publish(Publish("up", b"", qos, 7, properties=properties), V5) for _ in range(2))
+    cut_off = two[:1] + bytes((two[1] - 1,)) + two[2:]
+    broken = open_v5().receive(one + cut_off + b"p" * 8)
+    assert isinstance(broken.error, MalformedPacketError)
+    for run in (*runs_of(received), *runs_of(broken)):
+        assert (len(run.payloads), len(run.packet_ids)) == (1, 1)
+
+
 @pytest.mark.parametrize("before", [b"", wire.PINGREQ_PACKET, encode_publish(Publish("up", b"x"))])
 @pytest.mark.parametrize("data", [b"\x00\x00", b"\x00\x03abc", b"\x01\x00"])
 def test_a_packet_of_the_reserved_type_is_found_wherever_it_stands(before: bytes, data: bytes) -> None:
