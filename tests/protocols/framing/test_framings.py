@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.framing import FramingSpec, make_framing
 from protocols.framing.base import KEPT_BYTES_MAX, REJECTS_KEPT_MAX, Decoder, FrameError
+from tests.fuzz.work import steps_limit
 
 SPECS = {
     "line": FramingSpec("line", 40),
@@ -218,3 +219,42 @@ def test_an_escape_before_what_it_never_stands_before_is_rejected() -> None:
     decoder = make_framing(SPECS["marked, escaped"]).decoder()
     assert decoder.receive(b"\x02a\x10b\x03" + b"\x02a\x10\x23b\x03") == [b"a\x03b"]
     assert codes(decoder) == ["escape"]
+
+
+def test_a_stretch_that_holds_no_frame_is_told_once_however_it_is_cut() -> None:
+    framing = make_framing(FramingSpec("marked", 40, start="02", stop="03"))
+    line = b"\x02" * 500 + b"\x03" + framing.encode(b"good")
+    whole, pieces = framing.decoder(), framing.decoder()
+    assert whole.receive(line)[-1] == b"good"
+    assert [frame for at in range(len(line)) for frame in pieces.receive(line[at : at + 1])][-1] == b"good"
+    for decoder in (whole, pieces):
+        rejects, more = decoder.take_rejects()
+        assert ([reject.code for reject in rejects], more) == (["oversize"], {})
+
+
+def test_noise_is_told_in_wholes_however_it_is_cut() -> None:
+    framing = make_framing(FramingSpec("marked", 2000, start="02", stop="03"))
+    whole, pieces = framing.decoder(), framing.decoder()
+    whole.receive(5001 * b"x" + b"\x02")
+    for _ in range(5001):
+        pieces.receive(b"x")
+    pieces.receive(b"\x02")
+    for decoder in (whole, pieces):
+        rejects, _ = decoder.take_rejects()
+        assert [reject.detail.split()[0] for reject in rejects] == ["2,000", "2,000", "1,001"]
+
+
+@pytest.mark.parametrize("false_starts", [1, 5, 12])
+def test_a_frame_is_found_behind_starts_of_none(false_starts: int) -> None:
+    framing = make_framing(FramingSpec("marked", start="02", stop="03", checksum="CRC-16/MODBUS"))
+    frame = framing.encode(b"x" * 100)
+    decoder = framing.decoder()
+    assert decoder.receive(b"\x02" * false_starts + frame + frame) == 2 * [b"x" * 100]
+
+
+def test_starts_without_end_cost_no_more_than_their_bytes_and_hide_no_frame_behind_them() -> None:
+    framing = make_framing(FramingSpec("marked", start="02", stop="03", checksum="CRC-16/MODBUS"))
+    frame = framing.encode(b"good")
+    decoder = framing.decoder()
+    with steps_limit(60 * 20_000):
+        assert decoder.receive((b"\x02" * 2000 + b"\x03") * 10 + frame + frame)[-1:] == [b"good"]
