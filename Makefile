@@ -10,6 +10,8 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+# Tests wait for processes and disks more than they compute.
+AT_ONCE := --numprocesses 2 --dist loadgroup
 ROOT := $(filter 0,$(shell id -u))
 
 # A virtual environment holds absolute paths: one that moved with its clone is made anew.
@@ -45,7 +47,7 @@ reset: ## Delete what `make run` kept in .run/
 ##@ Develop
 
 test: $(VENV)/dev.ready clients ## Run all tests, with real servers and clients (minutes)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(AT_ONCE)
 
 check: $(VENV)/dev.ready ## Style, types, layering and the tests that need no server (under a minute)
 	@$(MAKE) -j2 -O style types pure
@@ -86,7 +88,7 @@ types: $(VENV)/dev.ready
 	@echo "types   ✓"
 
 pure: $(VENV)/dev.ready
-	@$(BIN)/python -m pytest --quiet -m 'not servers'
+	@$(BIN)/python -m pytest --quiet -m 'not servers' $(AT_ONCE)
 
 $(VENV)/bin/python:
 	@$(MAKE) python

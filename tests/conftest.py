@@ -1,4 +1,5 @@
-"""What holds for all tests: those in folders that start servers or processes carry the marker `servers`."""
+"""What holds for all tests: those in folders that start servers or processes carry the marker `servers`; and what may
+run at the same moment on another core."""
 
 from __future__ import annotations
 
@@ -7,10 +8,25 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-SERVER_FOLDERS = ("contract", "end_to_end")
+SERVER_FOLDERS = ("end_to_end", "contract")
+"""Those whose files take longest first: two workers end at nearly the same moment then."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in SERVER_FOLDERS:
+        folders = _folders(item)
+        if folders and folders[0] in SERVER_FOLDERS:
             item.add_marker(pytest.mark.servers)
+        # A file's tests share what it has started; so do those of a folder below end_to_end.
+        together = folders[:2] if folders[:1] == ("end_to_end",) and len(folders) > 1 else (*folders, item.path.name)
+        item.add_marker(pytest.mark.xdist_group("/".join(together)))
+    items.sort(key=_order)
+
+
+def _folders(item: pytest.Item) -> tuple[str, ...]:
+    return item.path.relative_to(TESTS).parts[:-1] if item.path.is_relative_to(TESTS) else ()
+
+
+def _order(item: pytest.Item) -> int:
+    folder = next(iter(_folders(item)), "")
+    return SERVER_FOLDERS.index(folder) if folder in SERVER_FOLDERS else len(SERVER_FOLDERS)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -216,6 +217,19 @@ def test_a_taken_port_is_passed_over() -> None:
         assert free_port(port) > port
     assert free_port(port) == port
     assert free_port(port, {port}) > port
+
+
+def test_a_port_that_another_demo_has_chosen_is_passed_over_before_anybody_listens() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    choose = f"from firmware_sim.demo.ports import free_port; print(free_port({port}), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", choose], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert int(other.stdout.readline()) == port
+        assert free_port(port) > port
+        other.communicate(b"\n")
+    assert free_port(port) == port
 
 
 async def ready() -> bool:
