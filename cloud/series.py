@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from cloud.db import gaps, series, standings
+from cloud.db import gaps, points, series, standings
 from cloud.db.database import Database
 from cloud.model.buckets import AskedError, Buckets
-from cloud.model.series import OF_CHANGES, OF_TIME, Question, Row, filled, marked
+from cloud.model.series import OF_CHANGES, OF_TIME, PointsQuestion, Question, Row, filled, marked
 
 DEVICES_MAX: Final = 10_000
 """Of a system or project in one query."""
@@ -20,6 +20,8 @@ STATE_ROWS_MAX: Final = 2000
 """The same where each may have STATES_MAX states."""
 STEP_ROWS: Final = 5000
 """Rows that one transaction reads, if devices are small enough to share it."""
+STEP_DEVICES: Final = 500
+"""Devices that are looked at together for whether they have anything."""
 GAPS_MAX: Final = 1000
 """Gaps of one range that are looked at, the newest first."""
 
@@ -96,6 +98,35 @@ def _is_behind(row: Row, after: Place, descending: bool) -> bool:
     if (row.device_id, row.path) != (after.device_id, after.path):
         return (row.device_id or 0, row.path) > (after.device_id or 0, after.path)
     return row.bucket < after.bucket if descending else row.bucket > after.bucket
+
+
+async def points_of(
+    database: Database,
+    scope: Scope,
+    question: PointsQuestion,
+    *,
+    descending: bool = False,
+    after: points.Place | None = None,
+    step: int = STEP_ROWS,
+) -> AsyncIterator[list[points.PointRow]]:
+    """Messages by device, event time and id (`descending`: the latest of each device first), those behind `after` only,
+    up to `step` at a time; no connection is held between. Raises DatabaseError."""
+    devices = scope.devices if after is None else tuple(each for each in scope.devices if each >= after.device_id)
+    for start in range(0, len(devices), STEP_DEVICES):
+        async with database.connection() as conn:
+            heard = await points.heard(conn, scope.project_id, devices[start : start + STEP_DEVICES], question)
+        for device_id in heard:
+            place = after if after is not None and after.device_id == device_id else None
+            while True:
+                async with database.connection() as conn:
+                    rows = await points.page(
+                        conn, scope.project_id, device_id, question, after=place, limit=step, descending=descending
+                    )
+                if rows:
+                    yield rows
+                if len(rows) < step:
+                    break
+                place = rows[-1].place
 
 
 async def lossy(database: Database, scope: Scope, buckets: Buckets) -> frozenset[int]:

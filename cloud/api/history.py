@@ -77,6 +77,9 @@ def _range(
     return wanted
 
 
+EventRange = Annotated[Range, Depends(_range)]
+
+
 @router.get(
     "/{device}/history",
     responses={200: {"model": Page[Message], "content": {NDJSON: {"schema": {"type": "string"}}}}},
@@ -84,7 +87,7 @@ def _range(
 async def get_history(
     context: Context,
     at: ReadableDevice,
-    wanted: Annotated[Range, Depends(_range)],
+    wanted: EventRange,
     order: Annotated[Literal["asc", "desc"], Query(description="By event time; desc: the newest first.")] = "desc",
     limit: Limit = 100,
     cursor: Cursor = None,

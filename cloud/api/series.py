@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -18,6 +16,7 @@ from cloud.api.history import NDJSON
 from cloud.api.pages import Cursor, Page, decode_cursor, raw_page
 from cloud.api.problems import Problem, invalid
 from cloud.api.systems import SystemPath
+from cloud.api.table import CSV, csv_lines
 from cloud.api.tenancy import ReadableDevice, ReadableProject
 from cloud.api.times import FROM_MIN_MS, span_ms, time_ms
 from cloud.db import systems
@@ -41,8 +40,27 @@ router = APIRouter(tags=["data"])
 
 ROWS_MAX: Final = 10_000
 """Rows of one page: what a chart can show, some 1 MB of JSON."""
-CSV: Final = "text/csv"
 _encode: Final = msgspec.json.Encoder()
+
+
+Paths = Annotated[
+    list[str],
+    Query(
+        min_length=1,
+        max_length=PATHS_MAX,
+        description="An attribute, or a path in one: `meta.serial`; `\\.` is a point in a name. Several: repeat it.",
+        examples=[["temperature"]],
+    ),
+]
+Filters = Annotated[
+    list[str] | None,
+    Query(
+        max_length=FILTERS_MAX,
+        description="Only messages with such a value: `mode=auto`, `temperature>=20` (=, !=, and with numbers <, "
+        "<=, >, >=). All of them hold, where there are several.",
+        examples=[["mode=auto"]],
+    ),
+]
 
 
 class BucketRow(BaseModel):
@@ -67,16 +85,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 def _asked(
     context: Context,
-    path: Annotated[
-        list[str],
-        Query(
-            min_length=1,
-            max_length=PATHS_MAX,
-            description="An attribute, or a path in one: `meta.serial`; `\\.` is a point in a name. Several: repeat "
-            "it.",
-            examples=[["temperature"]],
-        ),
-    ],
+    path: Paths,
     bucket: Annotated[
         str,
         Query(
@@ -110,15 +119,7 @@ def _asked(
     to: Annotated[
         str | None, Query(description="Event time, exclusive. Default: the end of the bucket that now is in.")
     ] = None,
-    filter: Annotated[
-        list[str] | None,
-        Query(
-            max_length=FILTERS_MAX,
-            description="Only messages with such a value: `mode=auto`, `temperature>=20` (=, !=, and with numbers <, "
-            "<=, >, >=). All of them hold, where there are several.",
-            examples=[["mode=auto"]],
-        ),
-    ] = None,
+    filter: Filters = None,
     fill: Annotated[
         str,
         Query(
@@ -226,7 +227,7 @@ async def get_system_series(
     """The same of a system's devices, by device, path and time, or of all of them together."""
     async with context.database.connection() as conn:
         await systems.get(conn, project, system_id)
-    scope = await _scope(context, project, system_id, by)
+    scope = await scope_by(context, project, system_id, by)
     return await _answer(context, scope, asked, limit, cursor, accept)
 
 
@@ -240,10 +241,10 @@ async def get_project_series(
     cursor: Cursor = None,
     accept: Accept = "",
 ) -> Response:
-    return await _answer(context, await _scope(context, project, None, by), asked, limit, cursor, accept)
+    return await _answer(context, await scope_by(context, project, None, by), asked, limit, cursor, accept)
 
 
-async def _scope(context: ApiContext, project: str, system_id: str | None, by: str) -> Scope:
+async def scope_by(context: ApiContext, project: str, system_id: str | None, by: str) -> Scope:
     try:
         return await series.scope_of(context.database, project, system_id, together=by == "all")
     except AskedError as error:
@@ -300,24 +301,8 @@ async def _lines(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset
 
 
 async def _csv(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset[int]) -> AsyncIterator[bytes]:
-    """RFC 4180. Text stands as it is, everything else as JSON has it; null is empty."""
     shown = _shown(asked, lossy)
     columns = ("device", "path", "start_time", "end_time", "gap", "filled", *asked.question.functions)
-    yield _written([columns])
+    yield csv_lines([columns])
     async for rows in steps:
-        yield _written([[_cell(value) for value in shown(row).values()] for row in rows])
-
-
-def _written(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, msgspec.Raw):
-        value = bytes(value)
-        return str(msgspec.json.decode(value)) if value.startswith(b'"') else value.decode()
-    if isinstance(value, str):
-        return value
-    return "" if value is None else _encode.encode(value).decode()
+        yield csv_lines(shown(row).values() for row in rows)

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 import msgspec
 
+from cloud.db.binding import Binding
 from cloud.db.database import Connection
-from cloud.model.series import NUMBER_MAX, OF_CHANGES, OF_POINTS, STATES_MAX, Filter, Path, Question, percentile
+from cloud.model.series import NUMBER_MAX, OF_CHANGES, OF_POINTS, STATES_MAX, Path, Question, percentile
 
 STATE_CHARACTERS_MAX: Final = 200
 """Of a state's name: a state is a word, and long texts that differ behind so much count as one."""
@@ -37,22 +38,17 @@ _SELECTED: Final[Mapping[str, str]] = {
     "first": f"(array_agg(value ORDER BY {_ORDER}))[1]::text",
     "last": f"(array_agg(value ORDER BY {_NEWEST}))[1]::text",
 }
-_COMPARED: Final[Mapping[str, str]] = {name: name for name in ("<", "<=", ">", ">=")}
 
 
-class _Statement:
-    """Its bound values, and the parts that stand in all of them: $1 project, $2 devices, $3 to $5 the range and the
-    edges of its buckets."""
+class _Statement(Binding):
+    """The parts that stand in all statements here. $1: the project, $2: devices, $3 to $5: the range and the edges of
+    its buckets."""
 
     def __init__(self, project_id: str, devices: Sequence[int], question: Question) -> None:
         edges = question.buckets.edges
-        self.values: list[Any] = [project_id, devices, edges[0], edges[-1], edges]
+        super().__init__(project_id, devices, edges[0], edges[-1], edges)
         self.paths = self._paths(question.paths)
-        self.filters = "".join(self._filter(each) for each in question.filters)
-
-    def bind(self, value: Any) -> str:
-        self.values.append(value)
-        return f"${len(self.values)}"
+        self.filters = self.conditions(question.filters)
 
     def points(self) -> str:
         """Rows (device_id, path, event_time, received_time, id, value, number) of the range."""
@@ -81,14 +77,6 @@ class _Statement:
     def _paths(self, paths: Sequence[Path]) -> str:
         rows = ", ".join(f"({place}, {self.bind(path)}::text[])" for place, path in enumerate(paths))
         return f"(VALUES {rows}) p (path, steps)"
-
-    def _filter(self, wanted: Filter) -> str:
-        value, at = f"{self.bind(wanted.value)}::jsonb", f"h.data #> {self.bind(wanted.path)}::text[]"
-        if wanted.comparison == "=":
-            return f" AND ({at}) = {value}"
-        if wanted.comparison == "!=":
-            return f" AND ({at}) <> {value} AND jsonb_typeof({at}) <> 'null'"
-        return f" AND jsonb_typeof({at}) = 'number' AND ({at}) {_COMPARED[wanted.comparison]} {value}"
 
 
 async def devices_of(conn: Connection, project_id: str, system_id: str | None, limit: int) -> list[int]:

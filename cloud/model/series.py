@@ -75,6 +75,15 @@ class Question(msgspec.Struct, frozen=True):
     """A value holds until the next one of its series, but no longer than so."""
 
 
+class PointsQuestion(msgspec.Struct, frozen=True):
+    """Which messages, and what of them: those of [from_ms, to_ms) that have one of the paths."""
+
+    paths: tuple[Path, ...]
+    from_ms: int
+    to_ms: int
+    filters: tuple[Filter, ...] = ()
+
+
 class Row(msgspec.Struct, frozen=True):
     """A bucket of a series."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest_asyncio
 
+from cloud.api.pages import encode_cursor
 from cloud.db import gaps, sources
 from cloud.registry_feed import RegistryFeed
 from protocols.messages import Gap, GapKind
@@ -126,6 +127,66 @@ async def test_pages_and_streams_tell_the_same(admin: httpx.AsyncClient, pipelin
     together = await found(admin, "/systems/harbour/series", by="all", path="n", last="8h", function=["sum", "count"])
     assert [(row["device"], row["sum"], row["count"]) for row in together] == [(None, 20, 10)]
     assert (await admin.get("/systems/attic/series", params=query)).status_code == 404
+
+
+async def test_points_tell_what_each_message_had(admin: httpx.AsyncClient, pipeline: Pipeline, api: Api) -> None:
+    """Several messages of one time; a message without any of the paths is none."""
+    now = api.now_ms
+    payloads = [b'{"n":%d}' % n if n % 2 else b'{"n":%d,"o":{"t":"a,\xc3\xa9"}}' % n for n in range(6)]
+    for alias in ("bench-01", "bench-02", "bench-03"):
+        await pipeline.take(
+            alias,
+            *payloads,
+            b'{"m":1}',
+            b'{"n":null}',
+            received_ms=[*(now + n // 3 for n in range(6)), now + 9, now + 9],
+        )
+    devices = [
+        (await admin.get(f"/devices/boats:serial:{alias}")).json()["id"]
+        for alias in ("bench-01", "bench-02", "bench-03")
+    ]
+    mine = "/devices/boats:serial:bench-01/points"
+    query: dict[str, Any] = {"path": ["n", "o.t"]}
+    rows = await found(admin, mine, **query)
+    assert [(row["device"], row["event_time"], row["values"]) for row in rows] == [
+        (devices[0], now + n // 3, {"n": n} if n % 2 else {"n": n, "o.t": "a,é"}) for n in range(6)
+    ]
+    message = (await admin.get("/devices/boats:serial:bench-01/history?order=asc&limit=1")).json()["items"][0]
+    assert rows[0]["id"] == message["id"]
+    assert [row["values"] for row in await found(admin, mine, path="o.t")] == [{"o.t": "a,é"}] * 3
+    assert [row["values"]["n"] for row in await found(admin, mine, path="n", filter="n>=4")] == [4, 5]
+    ranged = await found(admin, mine, path="n", to=now + 1, **{"from": now})
+    assert [row["values"]["n"] for row in ranged] == [0, 1, 2]
+    for at, asked in ((mine, devices[:1]), ("/systems/harbour/points", devices[:2]), ("/points", devices)):
+        whole = await found(admin, at, **query)
+        assert [row["device"] for row in whole] == [device for device in asked for _ in range(6)]
+        assert await found(admin, at, limit=4, **query) == whole
+        backwards = await found(admin, at, limit=5, order="desc", **query)
+        assert [(row["device"], row["values"]["n"]) for row in backwards] == [
+            (device, n) for device in asked for n in range(5, -1, -1)
+        ]
+        lines = await admin.get(at, params=query, headers={"Accept": "application/x-ndjson"})
+        assert [json.loads(line) for line in lines.text.splitlines()] == whole
+        table = await admin.get(at, params=query, headers={"Accept": "text/csv"})
+        cells = list(csv.reader(io.StringIO(table.text, newline="")))
+        assert cells[0] == ["device", "event_time", "id", "n", "o.t"]
+        assert cells[1:] == [
+            [
+                str(row["device"]),
+                str(row["event_time"]),
+                row["id"],
+                str(row["values"]["n"]),
+                row["values"].get("o.t", ""),
+            ]
+            for row in whole
+        ]
+
+
+async def test_a_cursor_is_checked(admin: httpx.AsyncClient, pipeline: Pipeline) -> None:
+    for key in ([10**30, 0, "5f1c8a52-6f5e-4c8b-9d5e-000000000000"], [1, 10**30, "x"], [1, 2, 3], 5):
+        for at in ("/points?path=n", "/series?path=n&last=1h"):
+            refused = await admin.get(f"{at}&cursor={encode_cursor(key)}")
+            assert refused.status_code in (200, 422), refused.text
 
 
 async def test_a_bucket_with_lost_records_is_marked(admin: httpx.AsyncClient, pipeline: Pipeline, api: Api) -> None:

@@ -1,0 +1,167 @@
+"""Points: what attributes were in each message."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from cloud import series
+from cloud.api.context import Context
+from cloud.api.history import NDJSON, EventRange
+from cloud.api.pages import Cursor, Page, decode_cursor, raw_page
+from cloud.api.series import Accept, Filters, Paths, RowLimit, as_problem, scope_by
+from cloud.api.systems import SystemPath
+from cloud.api.table import CSV, csv_lines
+from cloud.api.tenancy import ReadableDevice, ReadableProject
+from cloud.db import systems
+from cloud.db.points import Place, PointRow
+from cloud.model.buckets import AskedError
+from cloud.model.series import PointsQuestion, parse_filter, parse_path
+from cloud.series import DEVICES_MAX, STEP_ROWS, Scope
+
+router = APIRouter(tags=["data"])
+
+_lines_of: Final = msgspec.json.Encoder().encode_lines
+
+
+class PointsRow(BaseModel):
+    device: int = Field(description="Its id.", examples=[17])
+    event_time: int = Field(description="Unix milliseconds.", examples=[1772353800000])
+    id: str = Field(description="The message's.", examples=["5f1c8a52-6f5e-4c8b-9d5e-000000000000"])
+    values: dict[str, Any] = Field(
+        description="What it has of the paths, as these were written.", examples=[{"temperature": 71.5}]
+    )
+
+
+class Asked(msgspec.Struct, frozen=True):
+    question: PointsQuestion
+    names: tuple[str, ...]
+    """The paths as they were written."""
+    descending: bool
+
+
+def _asked(
+    path: Paths,
+    wanted: EventRange,
+    filter: Filters = None,
+    order: Annotated[
+        Literal["asc", "desc"], Query(description="Of a device's points, by event time; desc: the newest first.")
+    ] = "asc",
+) -> Asked:
+    try:
+        paths, filters = tuple(map(parse_path, path)), tuple(map(parse_filter, filter or ()))
+    except AskedError as error:
+        raise as_problem(error) from None
+    return Asked(PointsQuestion(paths, wanted.from_ms, wanted.to_ms, filters), tuple(path), order == "desc")
+
+
+AskedPoints = Annotated[Asked, Depends(_asked)]
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "model": Page[PointsRow],
+        "content": {NDJSON: {"schema": {"type": "string"}}, CSV: {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("/devices/{device}/points", responses=_RESPONSES)
+async def get_device_points(
+    context: Context,
+    at: ReadableDevice,
+    asked: AskedPoints,
+    limit: RowLimit = 1000,
+    cursor: Cursor = None,
+    accept: Accept = "",
+) -> Response:
+    """What attributes of a device were in each message that has one of them. With `Accept: application/x-ndjson` or
+    `text/csv` all of the range, one a line, without pages."""
+    return await _answer(context, Scope(at[0], (at[1],)), asked, limit, cursor, accept)
+
+
+@router.get("/systems/{system_id}/points", responses=_RESPONSES)
+async def get_system_points(
+    system_id: SystemPath,
+    context: Context,
+    project: ReadableProject,
+    asked: AskedPoints,
+    limit: RowLimit = 1000,
+    cursor: Cursor = None,
+    accept: Accept = "",
+) -> Response:
+    """The same of a system's devices, by device and time."""
+    async with context.database.connection() as conn:
+        await systems.get(conn, project, system_id)
+    scope = await scope_by(context, project, system_id, "device")
+    return await _answer(context, scope, asked, limit, cursor, accept)
+
+
+@router.get("/points", responses=_RESPONSES, description=f"The same of a project's devices, up to {DEVICES_MAX:,}.")
+async def get_project_points(
+    context: Context,
+    project: ReadableProject,
+    asked: AskedPoints,
+    limit: RowLimit = 1000,
+    cursor: Cursor = None,
+    accept: Accept = "",
+) -> Response:
+    return await _answer(context, await scope_by(context, project, None, "device"), asked, limit, cursor, accept)
+
+
+async def _answer(
+    context: Context, scope: Scope, asked: Asked, limit: int, cursor: str | None, accept: str
+) -> Response:
+    after = decode_cursor(cursor, Place)
+    step = STEP_ROWS if NDJSON in accept or CSV in accept else min(STEP_ROWS, limit + 1)
+    steps = series.points_of(
+        context.database, scope, asked.question, descending=asked.descending, after=after, step=step
+    )
+    if NDJSON in accept:
+        return StreamingResponse(_lines(steps, asked), media_type=NDJSON)
+    if CSV in accept:
+        return StreamingResponse(_csv(steps, asked), media_type=CSV)
+    rows: list[PointRow] = []
+    async for found in steps:
+        rows += found
+        if len(rows) > limit:
+            break
+    return raw_page(rows, limit, lambda row: row.place, _shown(asked))
+
+
+def _shown(asked: Asked) -> Callable[[PointRow], dict[str, Any]]:
+    names = asked.names
+
+    def shown(row: PointRow) -> dict[str, Any]:
+        values = zip(names, row.values, strict=True)
+        return {
+            "device": row.place.device_id,
+            "event_time": row.place.event_time,
+            "id": str(row.place.id),
+            "values": {name: msgspec.Raw(value.encode()) for name, value in values if value is not None},
+        }
+
+    return shown
+
+
+async def _lines(steps: AsyncIterator[list[PointRow]], asked: Asked) -> AsyncIterator[bytes]:
+    shown = _shown(asked)
+    async for rows in steps:
+        yield _lines_of(map(shown, rows))
+
+
+async def _csv(steps: AsyncIterator[list[PointRow]], asked: Asked) -> AsyncIterator[bytes]:
+    yield csv_lines([("device", "event_time", "id", *asked.names)])
+    async for rows in steps:
+        yield csv_lines(
+            (
+                row.place.device_id,
+                row.place.event_time,
+                str(row.place.id),
+                *(None if value is None else msgspec.Raw(value.encode()) for value in row.values),
+            )
+            for row in rows
+        )

@@ -1,0 +1,71 @@
+"""History as points: what paths had in each message."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from cloud.db.binding import Binding
+from cloud.db.database import Connection
+from cloud.model.series import PointsQuestion
+
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""As a bigint holds it: a place comes back from clients."""
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where the next page goes on behind."""
+
+    device_id: Number
+    event_time: Number
+    id: uuid.UUID
+
+
+class PointRow(msgspec.Struct, frozen=True):
+    place: Place
+    values: tuple[str | None, ...]
+    """JSON, one a path; None: the message has none."""
+
+
+async def heard(conn: Connection, project_id: str, devices: Sequence[int], question: PointsQuestion) -> list[int]:
+    """Those that have messages in the range, in their order."""
+    found = await conn.fetch(
+        """SELECT d.id FROM unnest($2::bigint[]) WITH ORDINALITY d (id, place) WHERE EXISTS (
+               SELECT FROM history h WHERE h.project_id = $1 AND h.device_id = d.id
+               AND h.event_time >= $3 AND h.event_time < $4) ORDER BY d.place""",
+        project_id,
+        devices,
+        question.from_ms,
+        question.to_ms,
+    )
+    return [row["id"] for row in found]
+
+
+async def page(
+    conn: Connection,
+    project_id: str,
+    device_id: int,
+    question: PointsQuestion,
+    *,
+    after: Place | None,
+    limit: int,
+    descending: bool,
+) -> list[PointRow]:
+    """Up to `limit` in order of (event time, id)."""
+    order, beyond = ("DESC", "<") if descending else ("ASC", ">")
+    binding = Binding(project_id, device_id, question.from_ms, question.to_ms, limit)
+    paths = [f"(h.data #> {binding.bind(path)}::text[])" for path in question.paths]
+    conditions = binding.conditions(question.filters)
+    if after is not None:
+        conditions += f" AND (h.event_time, h.id) {beyond} ({binding.bind(after.event_time)}, {binding.bind(after.id)})"
+    found = await conn.fetch(
+        f"""SELECT h.event_time, h.id, {", ".join(f"nullif({path}, 'null')::text" for path in paths)} FROM history h
+            WHERE h.project_id = $1 AND h.device_id = $2 AND h.event_time >= $3 AND h.event_time < $4
+              AND ({" OR ".join(f"jsonb_typeof({path}) <> 'null'" for path in paths)}){conditions}
+            ORDER BY h.event_time {order}, h.id {order} LIMIT $5""",
+        *binding.values,
+    )
+    return [PointRow(Place(device_id, row[0], uuid.UUID(bytes=row[1].bytes)), tuple(row)[2:]) for row in found]
