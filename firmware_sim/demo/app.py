@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from firmware_sim.cloud_api import ApiError, CloudApi, GatewayAccounting, UnreachableError, gateway_accounting
-from firmware_sim.demo.benches import Places, place_benches, place_devices, sections
+from firmware_sim.demo.benches import add_benches, place, sections
 from firmware_sim.demo.cable import SerialCable
 from firmware_sim.demo.commands import command
 from firmware_sim.demo.furnish import furnish, gateway_token
@@ -24,7 +24,7 @@ from firmware_sim.demo.ports import free_port
 from firmware_sim.demo.process import DemoProcess, StartError, end_stale, how_it_ended
 from firmware_sim.demo.screen import Screen, kinds, listeners, live_line, shown, size
 from firmware_sim.demo.session import keep_auth_fresh, sign_in
-from firmware_sim.demo.unit import BenchUnit
+from firmware_sim.demo.unit import BenchUnit, load_units
 from firmware_sim.faults.control import ControlPort
 from firmware_sim.faults.proxy import LinkProxy
 from firmware_sim.fleet import FleetState
@@ -100,13 +100,10 @@ class Demo:
             self._screen.note(f"  ended the {name} that an earlier start had left behind")
         self._state.pids = {"demo": os.getpid()}
         self._state.ledger = str(self._folder / "ledger")
-        places = self._choose_places()
+        add_benches(self._state)
         cloud = await self._start_cloud()
         self._api = await sign_in(self._state, self._client, self._cloud_command("user", "reset", "admin"), self._keep)
         await furnish(self._api, self._state, self._devices, self._keep)
-        place_devices(self._state, places)
-        for bench in self._state.benches.values():
-            bench.command = command(bench, shown, shutil.which)
         auth = asyncio.create_task(keep_auth_fresh(self._api, self._folder / "auth", wall_s=time.time))
         try:
             gateway = await self._start_gateway()
@@ -116,22 +113,13 @@ class Demo:
         finally:
             auth.cancel()
 
-    def _choose_places(self) -> Places:
-        state = self._state
-        api = free_port(API_PORT)
-        status = free_port(STATUS_PORT, {api})
-        state.api, state.status = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{status}"
-        places = Places(self._folder, (api, status))
-        place_benches(state, places)
-        state.mqtt_port = state.benches["mqtt"].device.port
-        return places
-
     async def _start_cloud(self) -> DemoProcess:
-        port = _port(self._state.api)
+        port = free_port(API_PORT)
+        self._state.api = f"http://127.0.0.1:{port}"
         config = {"data_dir": str(self._folder / "cloud"), "http": {"host": "127.0.0.1", "port": port}}
         write_private(self._folder / "cloud.toml", toml(config))
         cloud = await self._start("cloud", self._cloud_command("run"))
-        await self._lay_bench()  # meanwhile
+        load_units()  # meanwhile
         shown: set[str] = set()
 
         async def is_ready() -> bool:
@@ -158,18 +146,28 @@ class Demo:
     async def _lay_bench(self) -> None:
         """What stands at the gateway's side of the bench, and stays when the gateway is started anew."""
         serial, modbus = self._state.benches["serial"], self._state.benches["modbus"]
-        self._cable = SerialCable(Path(serial.device.path), Path(serial.line))
-        self._cable.open()
-        self._unit = BenchUnit(modbus.device)
-        await self._unit.start()
+        try:
+            self._cable = SerialCable(Path(serial.device.path), Path(serial.line))
+            self._cable.open()
+            self._unit = BenchUnit(modbus.device)
+            await self._unit.start()
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"no serial line or no Modbus unit for the bench: {error}", "try again") from None
 
     async def _start_gateway(self) -> DemoProcess:
         state = self._state
         await self._start_proxy()
+        status_port = free_port(STATUS_PORT)
+        state.status = f"http://127.0.0.1:{status_port}"
+        place(state, self._folder, [status_port])
+        state.mqtt_port = state.benches["mqtt"].device.port
+        for bench in state.benches.values():
+            bench.command = command(bench, shown, shutil.which)
+        await self._lay_bench()
         config = {
             "data_dir": str(self._folder / "gateway"),
             "link": {"url": f"ws://127.0.0.1:{state.proxy_port}/link/v1"},
-            "status": {"host": "127.0.0.1", "port": _port(state.status)},
+            "status": {"host": "127.0.0.1", "port": status_port},
             **sections(state),
         }
         write_private(self._folder / "gateway.toml", toml(config))
@@ -184,7 +182,8 @@ class Demo:
         return gateway
 
     async def _start_proxy(self) -> None:
-        self._proxy = LinkProxy("127.0.0.1", _port(self._state.api))
+        host, _, port = self._state.api.removeprefix("http://").partition(":")
+        self._proxy = LinkProxy(host, int(port))
         self._state.proxy_port = await self._proxy.start()
         self._control = ControlPort(self._proxy)
         self._state.control_port = await self._control.start()
@@ -329,10 +328,6 @@ class Demo:
 
     def _gateway_command(self, *words: str) -> list[str]:
         return [program("tidegate-edge"), *words, "--config", str(self._folder / "gateway.toml")]
-
-
-def _port(base: str) -> int:
-    return int(base.rpartition(":")[2])
 
 
 def program(name: str) -> str:

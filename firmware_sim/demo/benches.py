@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from firmware_sim.demo.ports import free_port
+from firmware_sim.demo.ports import any_port, free_port
 from firmware_sim.demo.unit import TEMPERATURE, TENTHS
 from firmware_sim.devices.register_map import RegisterMap
 from firmware_sim.devices.roster import PROTOCOLS, RosterDevice
@@ -56,48 +56,38 @@ WAYS: Final[Mapping[str, Way]] = {
 }
 
 
-class Places:
-    """Free ports, and ends of serial lines in the demo's folder. Raises UserError where there is none."""
-
-    def __init__(self, folder: Path, taken: Iterable[int]) -> None:
-        """`taken`: TCP ports that others of the demo are going to listen on."""
-        self._folder = folder
-        self._taken = {socket.SOCK_STREAM: set(taken), socket.SOCK_DGRAM: set[int]()}
-
-    def of_listener(self, device: RosterDevice) -> RosterDevice:
-        """Where a listener of this device's protocol is found; of a serial line, where the gateway opens it."""
-        way = WAYS[device.protocol]
-        if not way.port:
-            return msgspec.structs.replace(device, path=str(self.line(device.name)))
-        taken = self._taken[way.family]
-        port = free_port(way.port, taken, way.family)
-        taken.add(port)
-        return msgspec.structs.replace(device, host=HOST, port=port)
-
-    def line(self, name: str) -> Path:
-        return self._folder / "serial" / name
-
-
-def place_benches(state: DemoState, places: Places) -> None:
-    """Where each is found in this run."""
+def add_benches(state: DemoState) -> None:
+    """Those that are missing."""
     for protocol in PROTOCOLS:
         device = RosterDevice(WAYS[protocol].bench, network=state.network, alias_key=state.alias_key, protocol=protocol)
-        bench = state.benches.setdefault(protocol, Bench(device))
-        if protocol == "serial":
-            bench.line = str(places.line("bench"))
-            bench.device = msgspec.structs.replace(bench.device, path=str(places.line("gateway")))
+        state.benches.setdefault(protocol, Bench(device))
+
+
+def place(state: DemoState, folder: Path, taken: Iterable[int]) -> None:
+    """Where benches and simulated devices are found in this run; `taken`: TCP ports that others of the demo are going
+    to listen on. Raises UserError where no port is free."""
+    ports = {socket.SOCK_STREAM: set(taken), socket.SOCK_DGRAM: set[int]()}
+    for protocol, bench in state.benches.items():
+        way = WAYS[protocol]
+        if way.port:
+            port = free_port(way.port, ports[way.family], way.family)
+            ports[way.family].add(port)
+            bench.device = msgspec.structs.replace(bench.device, host=HOST, port=port)
         else:
-            bench.device = places.of_listener(bench.device)
-
-
-def place_devices(state: DemoState, places: Places) -> None:
-    """The same of the simulated ones, once the benches have their places."""
+            bench.line = str(folder / "serial" / "bench")
+            bench.device = msgspec.structs.replace(bench.device, path=str(folder / "serial" / "gateway"))
     for number, device in enumerate(state.devices):
-        if WAYS[device.protocol].is_alone:
-            state.devices[number] = places.of_listener(device)
-        else:
-            bench = state.benches[device.protocol].device
-            state.devices[number] = msgspec.structs.replace(device, host=bench.host, port=bench.port)
+        state.devices[number] = _placed(device, state.benches[device.protocol].device, folder)
+
+
+def _placed(device: RosterDevice, bench: RosterDevice, folder: Path) -> RosterDevice:
+    """A simulated device, at the bench's listener, or where it is alone."""
+    way = WAYS[device.protocol]
+    if not way.is_alone:
+        return msgspec.structs.replace(device, host=bench.host, port=bench.port)
+    if way.port:
+        return msgspec.structs.replace(device, host=HOST, port=any_port(way.family))
+    return msgspec.structs.replace(device, path=str(folder / "serial" / device.name))
 
 
 def sections(state: DemoState) -> dict[str, list[dict[str, Any]]]:

@@ -15,8 +15,8 @@ from firmware_sim.run_folder import Bench
 PROGRAMS: Final = ".venv/bin"
 VALUE: Final = 71.5
 """Of `temperature`."""
-DATAGRAM_S: Final = 1
-"""How long an answer to a datagram is waited for; nothing else ends `nc -u`."""
+NC_WAIT_S: Final = 1
+"""How long `nc` waits for more answers. Every netcat has this option, and few have another to end by."""
 COAP_CLIENTS: Final = ("coap-client", "coap-client-notls", "coap-client-openssl", "coap-client-gnutls")
 """libcoap's, as Debian has it: under its own name, or with that of its TLS library."""
 
@@ -46,9 +46,10 @@ def command(bench: Bench, shown: Callable[[Path], str], find: Find) -> str:
         case "http":
             return f"curl -si -u {device.user}:{device.password} {place}/{device.name} -d {message}"
         case "tcp":
-            return rf"""printf 'ID {device.name}\n{{"temperature":{VALUE}}}\n' | nc -N {device.host} {device.port}"""
+            lines = rf"""'ID {device.name}\n{{"temperature":{VALUE}}}\n'"""
+            return f"printf {lines} | nc -w{NC_WAIT_S} {device.host} {device.port}"
         case "udp":
-            return f"echo {message} | nc -u -w{DATAGRAM_S} {device.host} {device.port}"
+            return f"echo {message} | nc -u -w{NC_WAIT_S} {device.host} {device.port}"
         case "serial":
             return f"echo {message} > {shlex.quote(shown(Path(bench.line)))}"
         case "modbus":

@@ -1,4 +1,4 @@
-"""Ports on loopback: the one wanted, or the next free one."""
+"""Ports on loopback that nobody listens on."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def free_port(wanted: int, taken: Container[int] = (), family: socket.SocketKind
         if port not in taken and _is_free(port, family) and _claim(port, family):
             return port
     raise UserError(f"no port from {wanted} to {wanted + TRIES_MAX - 1} is free", "end what listens there")
+
+
+def any_port(family: socket.SocketKind) -> int:
+    """For what nobody has to know by heart: so that two demos that start at once do not choose the same one."""
+    with socket.socket(socket.AF_INET, family) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _is_free(port: int, family: socket.SocketKind) -> bool:

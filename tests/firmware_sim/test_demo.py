@@ -24,7 +24,7 @@ from firmware_sim.cloud_api import (
     GatewayTotals,
 )
 from firmware_sim.demo.app import take_lock, toml
-from firmware_sim.demo.benches import WAYS, Places, place_benches, place_devices, sections
+from firmware_sim.demo.benches import WAYS, add_benches, place, sections
 from firmware_sim.demo.commands import command
 from firmware_sim.demo.furnish import roster
 from firmware_sim.demo.ports import free_port
@@ -84,7 +84,7 @@ def test_the_welcome_is_what_the_readme_shows() -> None:
         "  CoAP          coap-client-notls -m post -t json -e '{\"temperature\":71.5}'"
         " 'coap://127.0.0.1:5683/bench-coap?key=k3v9'",
         "  HTTP          curl -si -u bench-http:k3v9 127.0.0.1:8082/bench-http -d '{\"temperature\":71.5}'",
-        "  TCP           printf 'ID bench-tcp\\n{\"temperature\":71.5}\\n' | nc -N 127.0.0.1 5000",
+        "  TCP           printf 'ID bench-tcp\\n{\"temperature\":71.5}\\n' | nc -w1 127.0.0.1 5000",
         "  UDP           echo '{\"temperature\":71.5}' | nc -u -w1 127.0.0.1 5000",
         "  serial        echo '{\"temperature\":71.5}' > .run/serial/bench",
         "  Modbus        .venv/bin/python -c 'from pymodbus.client import ModbusTcpClient as Unit;"
@@ -114,7 +114,8 @@ def test_other_ports_are_taken_where_the_usual_ones_are_not_free(tmp_path: Path)
     with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", free_port(WAYS["coap"].port, family=socket.SOCK_DGRAM)))
         state = DemoState()
-        place_benches(state, Places(tmp_path, [WAYS["http"].port]))
+        add_benches(state)
+        place(state, tmp_path, [WAYS["http"].port])
         ports = {protocol: bench.device.port for protocol, bench in state.benches.items()}
         assert ports["coap"] > datagrams.getsockname()[1]
         assert ports["http"] > WAYS["http"].port
@@ -124,9 +125,8 @@ def test_other_ports_are_taken_where_the_usual_ones_are_not_free(tmp_path: Path)
 
 def test_simulated_devices_use_the_benches_listeners_where_these_tell_devices_apart(tmp_path: Path) -> None:
     state = DemoState(devices=roster(2, "demo", "serial"))
-    places = Places(tmp_path, [])
-    place_benches(state, places)
-    place_devices(state, places)
+    add_benches(state)
+    place(state, tmp_path, [])
     check_roster([*state.devices, *(bench.device for bench in state.benches.values())], "the demo")
     found = sections(state)
     assert {kind: len(listeners) for kind, listeners in found.items()} == {
