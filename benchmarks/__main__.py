@@ -13,7 +13,21 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import big_log, bus, catch_up, coap, codecs, end_to_end, frames, gateway, http, link, log, pipeline
+from benchmarks import (
+    big_log,
+    bus,
+    catch_up,
+    coap,
+    codecs,
+    end_to_end,
+    frames,
+    gateway,
+    history,
+    http,
+    link,
+    log,
+    pipeline,
+)
 from benchmarks.row import Row
 from tidegate.console import number_text, show
 
@@ -75,6 +89,7 @@ def link_rows(seconds: float) -> list[Row]:
 PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "codecs": (codecs.rows, 0.5),
     "pipeline": (pipeline.rows, 5.0),
+    "history": (history.rows, 1.0),
     "log": (log_rows, 3.0),
     "big_log": (big_log.rows, 1.0),
     "bus": (bus.rows, 2.0),
@@ -86,7 +101,7 @@ PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "end_to_end": (end_to_end.rows, 60.0),
     "catch_up": (catch_up.rows, 1.0),
 }
-"""Name to its rows, and the seconds given to each of its measurements (of `big_log` and `catch_up`: the part of
+"""Name to its rows, and the seconds given to each of its measurements (of `big_log`, `catch_up`, `history`: the part of
 what they fill)."""
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -21,13 +20,21 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
     device_id: Number
     event_time: Number
-    id: uuid.UUID
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
-class PointRow(msgspec.Struct, frozen=True):
-    place: Place
+class PointRow(NamedTuple):
+    """A tuple: made for each of many points."""
+
+    device_id: int
+    event_time: int
+    id: str
     values: tuple[str | None, ...]
     """JSON, one a path; None: the message has none."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.device_id, self.event_time, self.id)
 
 
 async def heard(conn: Connection, project_id: str, devices: Sequence[int], question: PointsQuestion) -> list[int]:
@@ -57,15 +64,17 @@ async def page(
     """Up to `limit` in order of (event time, id)."""
     order, beyond = ("DESC", "<") if descending else ("ASC", ">")
     binding = Binding(project_id, device_id, question.from_ms, question.to_ms, limit)
-    paths = [f"(h.data #> {binding.bind(path)}::text[])" for path in question.paths]
+    paths = [binding.value_at(path) for path in question.paths]
     conditions = binding.conditions(question.filters)
     if after is not None:
-        conditions += f" AND (h.event_time, h.id) {beyond} ({binding.bind(after.event_time)}, {binding.bind(after.id)})"
+        place = f"({binding.bind(after.event_time)}, {binding.bind(after.id)}::uuid)"
+        conditions += f" AND (h.event_time, h.id) {beyond} {place}"
+    values = ", ".join(f"nullif({path}, 'null')::text" for path in paths)
     found = await conn.fetch(
-        f"""SELECT h.event_time, h.id, {", ".join(f"nullif({path}, 'null')::text" for path in paths)} FROM history h
+        f"""SELECT h.event_time, h.id::text, {values} FROM history h
             WHERE h.project_id = $1 AND h.device_id = $2 AND h.event_time >= $3 AND h.event_time < $4
               AND ({" OR ".join(f"jsonb_typeof({path}) <> 'null'" for path in paths)}){conditions}
             ORDER BY h.event_time {order}, h.id {order} LIMIT $5""",
         *binding.values,
     )
-    return [PointRow(Place(device_id, row[0], uuid.UUID(bytes=row[1].bytes)), tuple(row)[2:]) for row in found]
+    return [PointRow(device_id, row[0], row[1], row[2:]) for row in found]

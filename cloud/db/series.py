@@ -13,7 +13,7 @@ import msgspec
 
 from cloud.db.binding import Binding
 from cloud.db.database import Connection
-from cloud.model.series import NUMBER_MAX, OF_CHANGES, OF_POINTS, STATES_MAX, Path, Question, percentile
+from cloud.model.series import NUMBER_MAX, OF_CHANGES, OF_POINTS, STATES_MAX, Question, percentile
 
 STATE_CHARACTERS_MAX: Final = 200
 """Of a state's name: a state is a word, and long texts that differ behind so much count as one."""
@@ -24,9 +24,9 @@ Place: TypeAlias = tuple[int | None, int, int]
 
 _NUMBER_MIN: Final = 1e-270
 """What is smaller is 0: PostgreSQL would refuse what a double cannot hold."""
-_NUMBER: Final = f"""CASE WHEN jsonb_typeof(value) <> 'number' THEN NULL
-    WHEN abs(value::numeric) BETWEEN {_NUMBER_MIN!r} AND {NUMBER_MAX!r} THEN value::numeric::float8
-    WHEN abs(value::numeric) < 1 THEN 0::float8 END"""
+_NUMBER: Final = f"""CASE WHEN exact BETWEEN {_NUMBER_MIN!r} AND {NUMBER_MAX!r}
+    OR exact BETWEEN -{NUMBER_MAX!r} AND -{_NUMBER_MIN!r} THEN exact::float8 WHEN abs(exact) < 1 THEN 0::float8 END"""
+_EXACT: Final = "CASE WHEN jsonb_typeof(value) = 'number' THEN value::numeric END"
 _ORDER: Final = "event_time, received_time, id"
 _NEWEST: Final = "event_time DESC, received_time DESC, id DESC"
 _SELECTED: Final[Mapping[str, str]] = {
@@ -47,36 +47,40 @@ class _Statement(Binding):
     def __init__(self, project_id: str, devices: Sequence[int], question: Question) -> None:
         edges = question.buckets.edges
         super().__init__(project_id, devices, edges[0], edges[-1], edges)
-        self.paths = self._paths(question.paths)
-        self.filters = self.conditions(question.filters)
+        named = all(len(path) == 1 for path in question.paths)
+        bound = (f"{self.bind(path[0])}::text" if named else f"{self.bind(path)}::text[]" for path in question.paths)
+        self._paths = f"(VALUES {', '.join(f'({place}, {path})' for place, path in enumerate(bound))}) p (path, steps)"
+        self._value = f"h.data {'->' if named else '#>'} p.steps"
+        self._filters = self.conditions(question.filters)
 
     def points(self) -> str:
         """Rows (device_id, path, event_time, received_time, id, value, number) of the range."""
-        return f"""(SELECT *, {_NUMBER} AS number FROM (
-            SELECT h.device_id, p.path, h.event_time, h.received_time, h.id, h.data #> p.steps AS value
-            FROM history h CROSS JOIN {self.paths}
+        return self._numbered(f"""
+            SELECT h.device_id, p.path, h.event_time, h.received_time, h.id, {self._value} AS value
+            FROM history h CROSS JOIN {self._paths}
             WHERE h.project_id = $1 AND h.device_id = ANY($2::bigint[]) AND h.event_time >= $3::bigint
-              AND h.event_time < $4::bigint{self.filters}) point
-            WHERE jsonb_typeof(value) <> 'null')"""
+              AND h.event_time < $4::bigint{self._filters}""")
 
     def points_and_before(self, hold_ms: int, condition: str) -> str:
         """The same, and of each series the last point before the range; of those that meet the condition."""
         since = self.bind(self.values[2] - hold_ms)
+        earlier = self._numbered(f"""
+            SELECT h.event_time, h.received_time, h.id, {self._value} AS value FROM history h
+            WHERE h.project_id = $1 AND h.device_id = d.device_id AND h.event_time < $3
+              AND h.event_time >= {since}::bigint{self._filters} ORDER BY {_NEWEST}""")
         return f"""(SELECT * FROM {self.points()} point WHERE {condition}
             UNION ALL
-            SELECT d.device_id, p.path, before.* FROM unnest($2::bigint[]) d (device_id) CROSS JOIN {self.paths}
+            SELECT d.device_id, p.path, before.* FROM unnest($2::bigint[]) d (device_id) CROSS JOIN {self._paths}
             CROSS JOIN LATERAL (
-                SELECT * FROM (
-                    SELECT *, {_NUMBER} AS number FROM (
-                        SELECT h.event_time, h.received_time, h.id, h.data #> p.steps AS value FROM history h
-                        WHERE h.project_id = $1 AND h.device_id = d.device_id AND h.event_time < $3
-                          AND h.event_time >= {since}::bigint{self.filters}) point
-                    WHERE jsonb_typeof(value) <> 'null') numbered
-                WHERE {condition} ORDER BY {_NEWEST} LIMIT 1) before)"""
+                SELECT * FROM {earlier} earlier WHERE {condition} ORDER BY {_NEWEST} LIMIT 1) before)"""
 
-    def _paths(self, paths: Sequence[Path]) -> str:
-        rows = ", ".join(f"({place}, {self.bind(path)}::text[])" for place, path in enumerate(paths))
-        return f"(VALUES {rows}) p (path, steps)"
+    @staticmethod
+    def _numbered(points: str) -> str:
+        """OFFSET 0 keeps PostgreSQL from finding value and number anew for each use of them."""
+        found = (
+            f"SELECT *, {_EXACT} AS exact FROM ({points} OFFSET 0) point WHERE jsonb_typeof(value) <> 'null' OFFSET 0"
+        )
+        return f"(SELECT *, {_NUMBER} AS number FROM ({found}) point)"
 
 
 async def devices_of(conn: Connection, project_id: str, system_id: str | None, limit: int) -> list[int]:
