@@ -258,12 +258,17 @@ async def report(conn: Connection, project_id: str, gateway_id: str, reports: Se
     )
 
 
-async def answer(conn: Connection, project_id: str, answers: Sequence[Answer]) -> None:
-    """The first answer to each command is kept, if it comes from the command's own device."""
+async def answer(conn: Connection, project_id: str, answers: Sequence[Answer]) -> list[Answer]:
+    """The first answer to each command is kept, if it comes from the command's own device; those that do not are
+    returned."""
     held = await _lock(conn, project_id, [one.command_id for one in answers])
+    strays: list[Answer] = []
     for one in answers:
         command_id = _uuid(one.command_id)
-        if command_id is None or command_id not in held or held[command_id].answered:
+        if command_id is None or command_id not in held:
+            strays.append(one)
+            continue
+        if held[command_id].answered:
             continue
         standing = model.answered(held[command_id], one.refusal, one.time)
         status = await conn.execute(
@@ -283,6 +288,9 @@ async def answer(conn: Connection, project_id: str, answers: Sequence[Answer]) -
         )
         if status == "UPDATE 1":
             held[command_id] = standing
+        else:
+            strays.append(one)
+    return strays
 
 
 async def expire(conn: Connection, now_ms: int) -> int:

@@ -128,8 +128,8 @@ class PostgresTransaction:
             self._conn, project_id=project_id, hop=hop, topic=topic, runs=runs, detail=detail, data=data
         )
 
-    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> None:
-        await commands.answer(self._conn, project_id, answers)
+    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> list[Answer]:
+        return await commands.answer(self._conn, project_id, answers)
 
     async def note_presence(self, project_id: str, seen: Sequence[Seen]) -> None:
         await presence.note(self._conn, project_id, seen)

@@ -13,6 +13,9 @@ from protocols.ids import record_message_id
 from protocols.messages import Anchor
 from protocols.shipment import Run
 from sync.events import Event, events_of
+from tidegate.logs import get_logger
+
+_log = get_logger("events")
 
 NO_ANCHORS: Mapping[int, Sequence[Anchor]] = {}
 
@@ -38,8 +41,9 @@ async def keep_events(
                         Answer(said.command_id, origin.network_id, origin.alias_key, origin.alias, event.payload,
                                said.refusal, event.time)
                     )  # fmt: skip
-    if answers:
-        await tx.answer_commands(project_id, answers)
+    for stray in await tx.answer_commands(project_id, answers) if answers else ():
+        name = f"{stray.network_id}:{stray.alias_key}:{stray.alias}"
+        _log.warning("an answer to no command of its device", project=project_id, device=name, command=stray.command_id)
     if seen:
         await tx.note_presence(project_id, seen)
 

@@ -163,9 +163,9 @@ class Transaction(Protocol):
 
     # What devices answer, and whether they are there
 
-    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> None:
-        """The first answer to a command is kept with it (cloud/model/command.py), if the name that it came under is one
-        of the command's device. Others are passed over. Commands are locked in order."""
+    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> list[Answer]:
+        """The first answer to a command is kept with it (cloud/model/command.py), later ones are passed over. Returns
+        those that came under a name that is none of the command's device. Commands are locked in order."""
         ...
 
     async def note_presence(self, project_id: str, seen: Sequence[Seen]) -> None:

@@ -578,12 +578,13 @@ async def test_the_first_answer_of_the_own_device_counts(premises: Premises) -> 
     done, refused = await premises.add_command("p", device), await premises.add_command("p", device)
     none = "00000000-0000-0000-0000-0000000000ff"
     others = [answer(done, "b"), answer(done, "x"), answer(none, "a"), answer("no id", "a")]
-    await premises.store.run(lambda tx: tx.answer_commands("p", others))
-    await premises.store.run(lambda tx: tx.answer_commands("q", [answer(done, "a")]))
+    strays = await premises.store.run(lambda tx: tx.answer_commands("p", others))
+    assert sorted(strays, key=others.index) == others
+    assert await premises.store.run(lambda tx: tx.answer_commands("q", [answer(done, "a")])) == [answer(done, "a")]
     assert (await premises.command("p", device, done))[0].state is CommandState.PENDING
     said = [answer(done, "a"), answer(refused, "a", "stuck", b""), answer(done, "a", "again")]
     for _ in range(2):
-        await premises.store.run(lambda tx: tx.answer_commands("p", said))
+        assert await premises.store.run(lambda tx: tx.answer_commands("p", said)) == []
         assert await premises.command("p", device, done) == (
             Standing(CommandState.ACKNOWLEDGED, "", NOW, answered=True),
             b"done",

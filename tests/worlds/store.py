@@ -469,8 +469,9 @@ class MemoryTransaction(Holder):
 
     # What devices answer, and whether they are there
 
-    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> None:
+    async def answer_commands(self, project_id: str, answers: Sequence[Answer]) -> list[Answer]:
         await self._statement()
+        strays: list[Answer] = []
         for place, answer in sorted(enumerate(answers), key=lambda each: (each[1].command_id, each[0])):
             await self._lock(("command", answer.command_id))
             held = self._commands.get(answer.command_id) or self._tables.commands.get(answer.command_id)
@@ -481,6 +482,9 @@ class MemoryTransaction(Holder):
                     self._commands[answer.command_id] = msgspec.structs.replace(
                         held, standing=standing, answer=answers[place].payload
                     )
+            else:
+                strays.append(answer)
+        return strays
 
     async def note_presence(self, project_id: str, seen: Sequence[Seen]) -> None:
         await self._statement()
