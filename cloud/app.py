@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 from starlette.routing import WebSocketRoute
 
-from cloud import rejects, where
+from cloud import rejects, series, where
 from cloud.apart import Apart
 from cloud.api.app import create_app
 from cloud.api.context import ApiContext, ApiSettings
 from cloud.config import JETSTREAM_BYTES_MIN, CloudConfig
-from cloud.db import users
+from cloud.db import devices, users
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.db.migrate import migrate
@@ -30,7 +30,9 @@ from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
 from cloud.metrics import PipelineMetrics
+from cloud.model.buckets import AskedError
 from cloud.model.rejected import RejectFilter, RejectReplay
+from cloud.model.series import PointsQuestion, Question
 from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
@@ -57,6 +59,8 @@ SERVICES: Final = ("api", "receiver", "processor", "transponder", "replay")
 """api: API and web UI. receiver: gateways' links and HTTP ingest, which share the API's port."""
 FIRST_USER: Final = "admin"
 """Made when its password is asked for and it is not there yet."""
+DEVICE_DIGITS_MAX: Final = 18
+"""Of a device's id: more are no bigint."""
 HTTP_SERVICES: Final = frozenset(("api", "receiver"))
 
 Progress = Callable[[str, str], None]
@@ -283,6 +287,49 @@ async def where_is(
             raise UserError(f"{asked!r} is no message and no record", remedy) from None
         finally:
             await database.close()
+
+
+async def read_history(
+    config: CloudConfig,
+    project_id: str | None,
+    device: str,
+    question: Question | PointsQuestion,
+    names: Sequence[str],
+    take: Callable[[list[dict[str, Any]]], bool],
+    *,
+    descending: bool = False,
+) -> None:
+    """Gives rows of a device (its id, or network:key:alias) to `take`, until it wants no more. Raises UserError."""
+    async with Engines(_engine_settings(config), lambda part, text: None, names=(POSTGRESQL,)) as engines:
+        database = await _open_database(engines.database_url, lambda part, text: None)
+        try:
+            project = project_id or await _only_project(database)
+            scope = series.Scope(project, (await _device(database, project, device),))
+            read = (
+                series.bucket_rows(database, scope, question, names, descending=descending)
+                if isinstance(question, Question)
+                else series.point_rows(database, scope, question, names, descending=descending)
+            )
+            async for rows in read:
+                if not take(rows):
+                    break
+        except AskedError as error:
+            raise UserError(str(error), error.remedy or "ask for less") from None
+        finally:
+            await database.close()
+
+
+async def _device(database: Database, project_id: str, ref: str) -> int:
+    parts = ref.split(":", 2)
+    try:
+        async with database.connection() as conn:
+            if ref.isascii() and ref.isdigit() and len(ref) <= DEVICE_DIGITS_MAX:
+                return (await devices.get(conn, project_id, int(ref))).id
+            if len(parts) == 3:
+                return await devices.find(conn, project_id, Alias(*parts))
+    except NotFoundError as error:
+        raise UserError(str(error), "GET /api/v1/devices lists what there is") from None
+    raise UserError(f"{ref!r} is no device", "name it by its id or as network:key:alias")
 
 
 async def replay_rejects(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -127,6 +127,47 @@ async def points_of(
                 if len(rows) < step:
                     break
                 place = rows[-1].place
+
+
+def told(question: Question, names: Sequence[str], lossy: frozenset[int], row: Row) -> dict[str, Any]:
+    """A row with its names. `names`: the paths as they were written; values may be msgspec.Raw."""
+    starts = question.buckets.starts
+    return {
+        "device": row.device_id,
+        "path": names[row.path],
+        "start_time": starts[row.bucket],
+        "end_time": starts[row.bucket + 1],
+        "gap": row.bucket in lossy,
+        "filled": row.filled,
+        **dict(zip(question.functions, row.values, strict=True)),
+    }
+
+
+async def bucket_rows(
+    database: Database, scope: Scope, question: Question, names: Sequence[str], *, descending: bool = False
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Rows as `told` has them. Raises AskedError, DatabaseError."""
+    check(question, together=scope.together)
+    marks = await lossy(database, scope, question.buckets)
+    async for rows in rows_of(database, scope, question, descending=descending):
+        yield [told(question, names, marks, row) for row in rows]
+
+
+async def point_rows(
+    database: Database, scope: Scope, question: PointsQuestion, names: Sequence[str], *, descending: bool = False
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Rows of event_time, id, and the paths by the names that they were written by, where a message has them. Raises
+    DatabaseError."""
+    async for rows in points_of(database, scope, question, descending=descending):
+        yield [
+            {"event_time": row.event_time, "id": row.id}
+            | {
+                name: msgspec.Raw(value.encode())
+                for name, value in zip(names, row.values, strict=True)
+                if value is not None
+            }
+            for row in rows
+        ]
 
 
 async def lossy(database: Database, scope: Scope, buckets: Buckets) -> frozenset[int]:

@@ -16,13 +16,13 @@ from cloud.api.history import NDJSON, EventRange
 from cloud.api.pages import Cursor, Page, decode_cursor, raw_page
 from cloud.api.series import Accept, Filters, Paths, RowLimit, as_problem, scope_by
 from cloud.api.systems import SystemPath
-from cloud.api.table import CSV, csv_lines
 from cloud.api.tenancy import ReadableDevice, ReadableProject
 from cloud.db import systems
 from cloud.db.points import Place, PointRow
 from cloud.model.buckets import AskedError
-from cloud.model.series import PointsQuestion, parse_filter, parse_path
+from cloud.model.series import PointsQuestion, parse_filters, parse_paths
 from cloud.series import DEVICES_MAX, STEP_ROWS, Scope
+from cloud.table import CSV, csv_lines
 
 router = APIRouter(tags=["data"])
 
@@ -52,7 +52,7 @@ def _asked(
     ] = "asc",
 ) -> Asked:
     try:
-        paths, filters = tuple(map(parse_path, path)), tuple(map(parse_filter, filter or ()))
+        paths, filters = parse_paths(path), parse_filters(filter or ())
     except AskedError as error:
         raise as_problem(error) from None
     return Asked(PointsQuestion(paths, wanted.from_ms, wanted.to_ms, filters), tuple(path), order == "desc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,25 +17,13 @@ from cloud.api.history import NDJSON
 from cloud.api.pages import Cursor, Page, decode_cursor, raw_page
 from cloud.api.problems import Problem, invalid
 from cloud.api.systems import SystemPath
-from cloud.api.table import CSV, csv_lines
 from cloud.api.tenancy import ReadableDevice, ReadableProject
 from cloud.api.times import FROM_MIN_MS, span_ms, time_ms
 from cloud.db import systems
-from cloud.model.buckets import AskedError, cut, end_of, parse_width, parse_zone
-from cloud.model.series import (
-    FILTERS_MAX,
-    FUNCTIONS_MAX,
-    HOLD_DEFAULT_MS,
-    HOLD_MAX_MS,
-    PATHS_MAX,
-    Question,
-    Row,
-    parse_fill,
-    parse_filter,
-    parse_functions,
-    parse_path,
-)
+from cloud.model.buckets import AskedError
+from cloud.model.series import FILTERS_MAX, FUNCTIONS_MAX, HOLD_DEFAULT_MS, PATHS_MAX, Question, Row, ask
 from cloud.series import DEVICES_MAX, Place, Scope
+from cloud.table import CSV, csv_lines
 
 router = APIRouter(tags=["data"])
 
@@ -142,19 +131,11 @@ def _asked(
     ] = "asc",
 ) -> Asked:
     now_ms = context.wall_ms()
+    from_ms, to_ms = _range(last, from_, to, now_ms)
+    hold_ms = HOLD_DEFAULT_MS if hold is None else span_ms(hold, "hold")
     try:
-        width, at = parse_width(bucket), parse_zone(zone)
-        from_ms, to_ms = _range(last, from_, to, now_ms)
-        if to_ms is None:
-            to_ms = end_of(width, at, max(now_ms, from_ms))
-        question = Question(
-            tuple(map(parse_path, path)),
-            parse_functions(function or ["avg"]),
-            cut(width, at, from_ms, to_ms),
-            now_ms,
-            tuple(map(parse_filter, filter or ())),
-            parse_fill(fill),
-            _hold(hold),
+        question = ask(
+            path, function or (), bucket, zone, from_ms, to_ms, now_ms, filters=filter or (), fill=fill, hold_ms=hold_ms
         )
     except AskedError as error:
         raise as_problem(error) from None
@@ -169,15 +150,6 @@ def _range(last: str | None, from_: str | None, to: str | None, now_ms: int) -> 
     if from_ is None:
         raise invalid("from", "is missing", remedy="give from, or last, such as last=7d")
     return time_ms(from_, "from"), None if to is None else time_ms(to, "to")
-
-
-def _hold(text: str | None) -> int:
-    if text is None:
-        return HOLD_DEFAULT_MS
-    hold_ms = span_ms(text, "hold")
-    if not 0 < hold_ms <= HOLD_MAX_MS:
-        raise invalid("hold", f"{text} is not between 1ms and 366d", limit=HOLD_MAX_MS)
-    return hold_ms
 
 
 def as_problem(error: AskedError) -> Problem:
@@ -278,20 +250,7 @@ def _place(row: Row) -> Place:
 
 
 def _shown(asked: Asked, lossy: frozenset[int]) -> Callable[[Row], dict[str, Any]]:
-    starts, functions, names = asked.question.buckets.starts, asked.question.functions, asked.names
-
-    def shown(row: Row) -> dict[str, Any]:
-        return {
-            "device": row.device_id,
-            "path": names[row.path],
-            "start_time": starts[row.bucket],
-            "end_time": starts[row.bucket + 1],
-            "gap": row.bucket in lossy,
-            "filled": row.filled,
-            **dict(zip(functions, row.values, strict=True)),
-        }
-
-    return shown
+    return partial(series.told, asked.question, asked.names, lossy)
 
 
 async def _lines(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset[int]) -> AsyncIterator[bytes]:

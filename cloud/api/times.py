@@ -7,14 +7,13 @@ import re
 from typing import Final
 
 from cloud.api.problems import invalid
+from cloud.model.spans import SPAN_REMEDY, parse_span
 
 FROM_MIN_MS: Final = 0
 """Received times of a gateway whose clock was never set begin here."""
 TO_MAX_MS: Final = 2**53
 """Beyond all times that a message can have, and exact in every JSON reader."""
 
-_SPAN: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)")
-_UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _LOST_PLUS: Final = re.compile(r" (\d\d:\d\d)$")
 
 
@@ -34,11 +33,10 @@ def time_ms(text: str, field: str) -> int:
 
 def span_ms(text: str, field: str) -> int:
     """Raises a problem that names the field."""
-    match = _SPAN.fullmatch(text)
-    if match is None:
-        remedy = "write a number and one of ms, s, m, h, d, w, such as 10m"
-        raise invalid(field, f"{text[:40]!r} is no span of time", remedy=remedy)
-    return int(match[1]) * _UNIT_MS[match[2]]
+    found = parse_span(text)
+    if found is None:
+        raise invalid(field, f"{text[:40]!r} is no span of time", remedy=SPAN_REMEDY)
+    return found
 
 
 def _no_time(field: str, text: str) -> Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 
+from cloud.model.spans import SPAN_REMEDY, parse_span
 from tidegate.console import UserError
 
 
@@ -19,3 +20,11 @@ def time_ms(text: str) -> int:
     if moment.tzinfo is None:
         raise UserError(f"{text!r} has no time zone", "write it as 2026-03-01T08:30:00Z")
     return round(moment.timestamp() * 1000)
+
+
+def span_ms(text: str) -> int:
+    """Raises UserError."""
+    found = parse_span(text)
+    if found is None:
+        raise UserError(f"{text!r} is no span of time", SPAN_REMEDY)
+    return found

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from cloud.model.buckets import AskedError, Buckets
+from cloud.model.buckets import AskedError, Buckets, cut, end_of, parse_width, parse_zone
 
 PATHS_MAX: Final = 16
 PATH_CHARACTERS_MAX: Final = 200
@@ -94,6 +94,51 @@ class Row(msgspec.Struct, frozen=True):
     filled: bool
     values: tuple[Any, ...]
     """One a function. `first` and `last` are msgspec.Raw; `states`: state to milliseconds, the longest first."""
+
+
+def ask(
+    paths: Sequence[str],
+    functions: Sequence[str],
+    bucket: str,
+    zone: str,
+    from_ms: int,
+    to_ms: int | None,
+    now_ms: int,
+    *,
+    filters: Sequence[str] = (),
+    fill: str = "none",
+    hold_ms: int = HOLD_DEFAULT_MS,
+) -> Question:
+    """The question that people's words ask. `to_ms` None: until the end of the bucket that now is in. Raises
+    AskedError."""
+    width, at = parse_width(bucket), parse_zone(zone)
+    if not 0 < hold_ms <= HOLD_MAX_MS:
+        raise AskedError("hold", "is not between 1ms and 366d", limit=HOLD_MAX_MS)
+    if to_ms is None:
+        to_ms = end_of(width, at, max(now_ms, from_ms))
+    return Question(
+        parse_paths(paths),
+        parse_functions(functions or ["avg"]),
+        cut(width, at, from_ms, to_ms),
+        now_ms,
+        parse_filters(filters),
+        parse_fill(fill),
+        hold_ms,
+    )
+
+
+def parse_paths(texts: Sequence[str]) -> tuple[Path, ...]:
+    """Raises AskedError."""
+    if not 0 < len(texts) <= PATHS_MAX:
+        raise AskedError("path", f"{len(texts)} paths", limit=PATHS_MAX, remedy=f"name 1 to {PATHS_MAX}")
+    return tuple(map(parse_path, texts))
+
+
+def parse_filters(texts: Sequence[str]) -> tuple[Filter, ...]:
+    """Raises AskedError."""
+    if len(texts) > FILTERS_MAX:
+        raise AskedError("filter", f"{len(texts)} filters", limit=FILTERS_MAX)
+    return tuple(map(parse_filter, texts))
 
 
 def parse_path(text: str, field: str = "path") -> Path:
