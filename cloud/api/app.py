@@ -45,6 +45,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     blueprints.router,
     current.router,
     history.router,
+    history.messages_router,
     points.router,
     series.router,
     commands.router,

@@ -7,20 +7,21 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from cloud.api.context import ApiContext, Context
-from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_page
-from cloud.api.problems import invalid
-from cloud.api.tenancy import ReadableDevice
+from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
+from cloud.api.problems import Problem, invalid
+from cloud.api.tenancy import ReadableDevice, ReadableProject
 from cloud.api.times import FROM_MIN_MS, TO_MAX_MS, span_ms, time_ms
 from cloud.db import history
 from cloud.db.history import HistoryRow
 from protocols.shipment import CLOCK_CORRECTED, CLOCK_UNSURE, KEYED, LATE, TIME_REPLACED
 
 router = APIRouter(prefix="/devices", tags=["data"])
+messages_router = APIRouter(prefix="/messages", tags=["data"])
 
 _lines_of: Final = msgspec.json.Encoder().encode_lines
 NDJSON: Final = "application/x-ndjson"
@@ -47,6 +48,10 @@ class Message(BaseModel):
     late: bool = Field(description="It came behind newer ones, after the gateway had been without a link.")
     keyed: bool = Field(description="Its id derives from a message key: a resend is not stored again.")
     data: dict[str, Any] = Field(examples=[{"temperature": 71.5}])
+
+
+class StoredMessage(Message):
+    device: int = Field(description="Its id.", examples=[17])
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -103,6 +108,22 @@ async def get_history(
             conn, *at, wanted.from_ms, wanted.to_ms, after=after, limit=limit + 1, descending=descending
         )
     return raw_page(rows, limit, _key, _shown)
+
+
+@messages_router.get("/{message_id}", responses={200: {"model": StoredMessage}})
+async def get_message(
+    message_id: Annotated[uuid.UUID, Path(description="As history, points and the live stream show it.")],
+    context: Context,
+    project: ReadableProject,
+) -> Response:
+    """A stored message. Where one is that is not stored: GET /api/v1/where."""
+    async with context.database.connection() as conn:
+        found = await history.find(conn, project, message_id)
+    if found is None:
+        detail, remedy = f"no message {message_id} is stored", f"GET /api/v1/where?id={message_id} tells where it is"
+        raise Problem(404, "not-found", "Not found", detail, remedy=remedy)
+    device_id, row = found
+    return raw_json({"device": device_id, **_shown(row)})
 
 
 async def _lines(

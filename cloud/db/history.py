@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 
 from cloud.db.database import Connection
@@ -19,6 +20,7 @@ _MONDAY_MS: Final = 4 * 24 * 3600 * 1000
 """1970-01-05: partitions are weeks from Monday 00:00 UTC."""
 PARTITIONS_AHEAD: Final = 2
 """Weeks for which a partition stands ready, so that no data of theirs can be in the default partition before them."""
+_COLUMNS: Final = "event_time, id, time, received_time, flags, data::text AS data, time_error_ms"
 
 
 class HistoryRow(msgspec.Struct, frozen=True):
@@ -79,24 +81,32 @@ async def page(
         behind = f"AND (event_time, id) {beyond} ($6, $7)"
         values += [after[0], uuid.UUID(bytes=after[1])]
     found = await conn.fetch(
-        f"""SELECT event_time, id, time, received_time, flags, data::text AS data,
-            time_error_ms FROM history
+        f"""SELECT {_COLUMNS} FROM history
             WHERE project_id = $1 AND device_id = $2 AND event_time >= $3 AND event_time < $4 {behind}
             ORDER BY event_time {order}, id {order} LIMIT $5""",
         *values,
     )
-    return [
-        HistoryRow(
-            row["event_time"],
-            row["id"].bytes,
-            row["time"],
-            row["received_time"],
-            row["flags"],
-            row["data"].encode(),
-            row["time_error_ms"],
-        )
-        for row in found
-    ]
+    return [_row(row) for row in found]
+
+
+async def find(conn: Connection, project_id: str, message_id: uuid.UUID) -> tuple[int, HistoryRow] | None:
+    """(device id, message)."""
+    row = await conn.fetchrow(
+        f"SELECT device_id, {_COLUMNS} FROM history WHERE project_id = $1 AND id = $2 LIMIT 1", project_id, message_id
+    )
+    return None if row is None else (row["device_id"], _row(row))
+
+
+def _row(row: asyncpg.Record) -> HistoryRow:
+    return HistoryRow(
+        row["event_time"],
+        row["id"].bytes,
+        row["time"],
+        row["received_time"],
+        row["flags"],
+        row["data"].encode(),
+        row["time_error_ms"],
+    )
 
 
 async def _take_keys(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> list[int]:

@@ -117,6 +117,20 @@ async def test_history_says_what_was_made_of_a_message(admin: httpx.AsyncClient,
     assert replaced["event_time"] == replaced["received_time"] == api.now_ms + 1000
 
 
+async def test_a_message_by_its_id(admin: httpx.AsyncClient, pipeline: Pipeline, api: Api) -> None:
+    await pipeline.take("bench-01", b'{"n":1}', b'{"boot":1,"seq":1,"n":2}')
+    device_id = (await admin.get(PATH)).json()["id"]
+    rows = (await admin.get(f"{PATH}/history")).json()["items"]
+    assert len(rows) == 2
+    await admin.post("/projects", json={"id": "other", "name": "Other"})
+    for row in rows:
+        assert (await admin.get(f"/messages/{row['id']}?project_id=demo")).json() == {"device": device_id, **row}
+        foreign = await admin.get(f"/messages/{row['id']}?project_id=other")
+        assert (foreign.status_code, foreign.json()["type"]) == (404, "urn:tidegate:problem:not-found")
+        assert "/where?id=" in foreign.json()["remedy"]
+    assert (await admin.get("/messages/7?project_id=demo")).status_code == 422
+
+
 async def test_history_says_how_a_message_came_by_its_time(
     admin: httpx.AsyncClient, pipeline: Pipeline, api: Api
 ) -> None:
