@@ -16,7 +16,8 @@ BUCKETS_MAX: Final = 10_000
 """Of one series in one query: a week of minutes. What is drawn from it has fewer pixels."""
 TIME_MAX_MS: Final = 7_258_118_400_000
 """2200-01-01: no bucket goes by a later time, since the rules of no zone are known that far."""
-WIDTH_MIN_MS: Final = 1000
+WIDTH_MAX_MS: Final = 366 * 86_400_000
+"""What is wider is a year of the calendar, or all."""
 UNIT_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _FIXED: Final = re.compile(r"([1-9]\d{0,6})(s|m|h|d)")
 
@@ -68,7 +69,10 @@ def parse_width(text: str) -> Width:
     if match is None:
         remedy = f"write a width such as 15m (s, m, h, d), or one of {', '.join(UNITS)}, {WHOLE}"
         raise AskedError("bucket", f"{text[:40]!r} is no bucket", remedy=remedy)
-    return Width(fixed_ms=int(match[1]) * UNIT_MS[match[2]])
+    fixed_ms = int(match[1]) * UNIT_MS[match[2]]
+    if fixed_ms > WIDTH_MAX_MS:
+        raise AskedError("bucket", f"{text} is wider than 366d", limit=WIDTH_MAX_MS, remedy=f"write year, or {WHOLE}")
+    return Width(fixed_ms=fixed_ms)
 
 
 def parse_zone(name: str) -> zoneinfo.ZoneInfo:

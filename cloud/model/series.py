@@ -186,6 +186,8 @@ def parse_filter(text: str) -> Filter:
             value = read
     except msgspec.DecodeError:
         pass
+    if isinstance(value, str) and "\0" in value:
+        raise AskedError("filter", "holds the character U+0000, which no data has", remedy="leave it out")
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     if comparison not in ("=", "!=") and not numeric:
         remedy = "compare with a number, or by = and !="

@@ -87,6 +87,13 @@ def test_what_is_no_bucket_is_told(text: str) -> None:
         parse_width(text)
 
 
+def test_a_width_is_a_leap_year_at_most() -> None:
+    assert parse_width("366d").fixed_ms == 366 * 24 * HOUR
+    with pytest.raises(AskedError, match="wider than 366d") as refused:
+        parse_width("8785h")
+    assert refused.value.limit == 366 * 24 * HOUR
+
+
 @pytest.mark.parametrize("name", ["", "Mars/Olympus", "../etc/passwd", "/etc/passwd", "Europe", "a\0b", "x" * 5000])
 def test_what_is_no_zone_is_told(name: str) -> None:
     with pytest.raises(AskedError, match="no time zone") as refused:

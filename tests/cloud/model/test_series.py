@@ -50,7 +50,9 @@ def test_filters(text: str, found: Filter) -> None:
     assert parse_filter(text) == found
 
 
-@pytest.mark.parametrize("text", ["mode", "=auto", "a>", "a>b", "a<true", 'a>="3"', "a..b=1", "a=" + "x" * 400, "a=\0"])
+@pytest.mark.parametrize(
+    "text", ["mode", "=auto", "a>", "a>b", "a<true", 'a>="3"', "a..b=1", "a=" + "x" * 400, "a=\0", r'a="\u0000"']
+)
 def test_what_is_no_filter_is_told(text: str) -> None:
     with pytest.raises(AskedError) as refused:
         parse_filter(text)
