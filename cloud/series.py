@@ -126,7 +126,7 @@ async def points_of(
                     yield rows
                 if len(rows) < step:
                     break
-                place = rows[-1].place
+                place = points.place_of(rows[-1])
 
 
 def told(question: Question, names: Sequence[str], lossy: frozenset[int], row: Row) -> dict[str, Any]:
@@ -160,10 +160,10 @@ async def point_rows(
     DatabaseError."""
     async for rows in points_of(database, scope, question, descending=descending):
         yield [
-            {"event_time": row.event_time, "id": row.id}
+            {"event_time": row[1], "id": row[2]}
             | {
                 name: msgspec.Raw(value.encode())
-                for name, value in zip(names, row.values, strict=True)
+                for name, value in zip(names, row[points.VALUES_AT :], strict=True)
                 if value is not None
             }
             for row in rows

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, TypeAlias
 
+import asyncpg
 import msgspec
 
 from cloud.db.binding import Binding
@@ -23,18 +24,15 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
 
-class PointRow(NamedTuple):
-    """A tuple: made for each of many points."""
+PointRow: TypeAlias = asyncpg.Record
+"""(device id, event time, id, and for each path its JSON or None), as the driver has it: an object for each of many
+points would cost as much as all the rest."""
+VALUES_AT: Final = 3
+"""Where a row's values begin."""
 
-    device_id: int
-    event_time: int
-    id: str
-    values: tuple[str | None, ...]
-    """JSON, one a path; None: the message has none."""
 
-    @property
-    def place(self) -> Place:
-        return Place(self.device_id, self.event_time, self.id)
+def place_of(row: PointRow) -> Place:
+    return Place(row[0], row[1], row[2])
 
 
 async def heard(conn: Connection, project_id: str, devices: Sequence[int], question: PointsQuestion) -> list[int]:
@@ -70,11 +68,10 @@ async def page(
         place = f"({binding.bind(after.event_time)}, {binding.bind(after.id)}::uuid)"
         conditions += f" AND (h.event_time, h.id) {beyond} {place}"
     values = ", ".join(f"nullif({path}, 'null')::text" for path in paths)
-    found = await conn.fetch(
-        f"""SELECT h.event_time, h.id::text, {values} FROM history h
+    return await conn.fetch(
+        f"""SELECT h.device_id, h.event_time, h.id::text, {values} FROM history h
             WHERE h.project_id = $1 AND h.device_id = $2 AND h.event_time >= $3 AND h.event_time < $4
               AND ({" OR ".join(f"jsonb_typeof({path}) <> 'null'" for path in paths)}){conditions}
             ORDER BY h.event_time {order}, h.id {order} LIMIT $5""",
         *binding.values,
     )
-    return [PointRow(device_id, row[0], row[1], row[2:]) for row in found]
