@@ -27,6 +27,7 @@ from benchmarks import (
     link,
     log,
     pipeline,
+    polled,
 )
 from benchmarks.row import Row
 from tidegate.console import number_text, show
@@ -98,6 +99,7 @@ PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "gateway": (gateway.rows, 8.0),
     "coap": (coap.rows, 3.0),
     "frames": (frames.rows, 4.0),
+    "polled": (polled.rows, 3.0),
     "end_to_end": (end_to_end.rows, 60.0),
     "catch_up": (catch_up.rows, 1.0),
 }

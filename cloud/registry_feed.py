@@ -176,7 +176,8 @@ class RegistryFeed:
                     while not lost.is_set():
                         await self._look(conn)
                         with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(lost.wait(), POLL_S)
+                            async with asyncio.timeout(POLL_S):
+                                await lost.wait()
             except DatabaseError as error:
                 if not deaf:
                     log.warning("registry changes not heard", reason=str(error), retry_s=RETRY_S)

@@ -69,7 +69,8 @@ class Mailbox:
     async def take(self, timeout_s: float) -> bytes:
         """All that waits, with a word about what was missed; empty if there was nothing for `timeout_s`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._filled.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._filled.wait()
         self._filled.clear()
         taken = b"".join(self._events)
         if self._missed:

@@ -104,7 +104,8 @@ class Commands:
                     while not lost.is_set():
                         self._wake_all()
                         with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(lost.wait(), POLL_S)
+                            async with asyncio.timeout(POLL_S):
+                                await lost.wait()
             await asyncio.sleep(RETRY_S)
 
     def _notified(self, _conn: object, _pid: int, _channel: str, name: object) -> None:

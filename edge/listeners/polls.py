@@ -46,6 +46,7 @@ class Polls:
             if not self._asked.ask(request):
                 continue
             try:
-                await asyncio.wait_for(self._answer.wait(), answer_s)
+                async with asyncio.timeout(answer_s):
+                    await self._answer.wait()
             except TimeoutError:
                 self._asked.refusals.count("no_answer", 1)

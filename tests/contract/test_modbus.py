@@ -117,6 +117,16 @@ async def test_a_unit_over_tcp_gives_a_record_a_poll(world: World) -> None:
     assert times == sorted(times)
 
 
+async def test_a_line_that_is_never_idle_can_be_closed(world: World) -> None:
+    """pymodbus waits by asyncio.wait_for, which in Python 3.11 hides a cancellation that comes with an answer."""
+    async with TcpUnits.running(*(unit(number) for number in range(1, 101))) as units:
+        line = {"host": "127.0.0.1", "port": units.port, "interval_s": 0.05}
+        asked = [entry(number, REGISTERS[0]) for number in range(1, 101)]
+        for _ in range(20):
+            async with asyncio.timeout(ANSWER_S), polling(world, *asked, **line) as listener:
+                await until(lambda listener=listener: listener.counters.recorded > 100)
+
+
 async def test_units_on_a_serial_line_and_one_that_is_not_there(world: World, tmp_path: Path) -> None:
     async with cable(tmp_path) as (ours, theirs), rtu_units(theirs, [unit(1), unit(3, temperature=50)]):
         line = {"serial": str(ours), "baud": 19_200, "parity": "none", "retries": 0}

@@ -180,7 +180,8 @@ class ModbusListener:
         loop = asyncio.get_running_loop()
         self._schedule = schedule = Schedule([unit.interval_s for unit in self._units], loop.time())
         try:
-            while True:
+            # An answer that comes with the cancellation hides it: pymodbus waits by asyncio.wait_for of Python 3.11.
+            while self._running is not None:
                 if not self._line.is_connected:
                     await self._connect()
                     schedule.catch_up(loop.time())
