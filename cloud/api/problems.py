@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from cloud.db.database import DatabaseError
+from cloud.db.database import STATEMENT_TIMEOUT_S, DatabaseError, DatabaseSlowError
 from cloud.db.errors import ChangedError, DanglingError, InUseError, NotFoundError, TakenError
 from tidegate.logs import get_logger
 
@@ -156,6 +156,15 @@ async def _of_http(request: Request, error: Exception) -> Response:
 
 async def _of_database(request: Request, error: Exception) -> Response:
     log.warning("request failed", path=request.url.path, reason=str(error))
+    if isinstance(error, DatabaseSlowError):
+        return Problem(
+            503,
+            "too-slow",
+            "Took too long",
+            f"the database ended this after {STATEMENT_TIMEOUT_S:.0f} seconds",
+            remedy="ask for less, such as a shorter range or fewer devices; else try again when there is less to do",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        ).response()
     return Problem(
         503,
         "unavailable",

@@ -47,6 +47,10 @@ class DatabaseDownError(DatabaseError):
     transaction that was being committed is in, nobody knows: what is repeated must be idempotent."""
 
 
+class DatabaseSlowError(DatabaseDownError):
+    """A statement took longer than STATEMENT_TIMEOUT_S, and was ended: a smaller one may not."""
+
+
 class DatabaseBusyError(DatabaseError):
     """Retry later: a transaction met deadlocks or serialization failures ATTEMPTS_MAX times; nothing was changed."""
 
@@ -59,7 +63,6 @@ _DOWN: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.QueryCanceledError,
     asyncpg.TooManyConnectionsError,
     TimeoutError,
 )
@@ -199,6 +202,8 @@ def _as_down(conn: Connection | None) -> Iterator[None]:
     or given back there is none, and then the network's own errors count too."""
     try:
         yield
+    except asyncpg.QueryCanceledError as error:
+        raise DatabaseSlowError(f"PostgreSQL: {error}") from error
     except _DOWN as error:
         raise DatabaseDownError(f"PostgreSQL: {error or type(error).__name__}") from error
     except asyncpg.ClientConfigurationError:

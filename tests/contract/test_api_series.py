@@ -240,6 +240,16 @@ async def test_what_cannot_be_asked_is_told(admin: httpx.AsyncClient, pipeline: 
         assert (refused.status_code, refused.json()["field"].split(".")[0]) == (422, field), refused.text
 
 
+async def test_what_takes_too_long_is_ended_and_told(admin: httpx.AsyncClient, pipeline: Pipeline, api: Api) -> None:
+    async with api.database.session() as other, other.transaction():
+        await other.execute("LOCK TABLE history")
+        async with api.database.connection() as conn:  # the one that the next request takes
+            await conn.execute("SET statement_timeout = 500")
+        answer = await admin.get(PATH, params={"path": "n", "last": "1h"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:tidegate:problem:too-slow"), answer.text
+    assert "shorter range" in answer.json()["remedy"]
+
+
 async def test_functions_of_one_device_are_not_for_all_together(admin: httpx.AsyncClient, pipeline: Pipeline) -> None:
     for function in ("delta", "rate", "twa", "states"):
         refused = await admin.get("/series", params={"path": "n", "last": "1h", "by": "all", "function": function})
