@@ -20,7 +20,16 @@ from cloud import series
 from cloud.db.database import Database
 from cloud.db.series import STATE_CHARACTERS_MAX
 from cloud.model.buckets import cut, parse_width
-from cloud.model.series import FUNCTIONS, NUMBER_MAX, STATES_MAX, Question, parse_fill, parse_filter, parse_path
+from cloud.model.series import (
+    FUNCTIONS,
+    NUMBER_MAX,
+    OF_POINTS,
+    STATES_MAX,
+    Question,
+    parse_fill,
+    parse_filter,
+    parse_path,
+)
 from cloud.series import Place, Scope
 
 pytest_plugins = ("tests.contract.postgres",)
@@ -223,7 +232,6 @@ def same(found: Any, expected: Any, scale: float) -> bool:
 
 @pytest.mark.parametrize("zone", CHANGES)
 async def test_every_function_and_bucket_is_what_plain_python_finds(database: Database, zone: str) -> None:
-    functions = (*FUNCTIONS, *SHARES)
     for width, seed in itertools.product(SPANS, range(2)):
         rng = random.Random(f"{zone} {width} {seed}")
         change = round(datetime.datetime.fromisoformat(CHANGES[zone][seed]).timestamp() * 1000)
@@ -239,7 +247,7 @@ async def test_every_function_and_bucket_is_what_plain_python_finds(database: Da
         await write(database, messages)
         question = Question(
             tuple(map(parse_path, PATHS)),
-            functions,
+            (*FUNCTIONS, *SHARES),
             cut(parse_width(width), ZoneInfo(zone), from_ms, to_ms),
             now,
             filters=() if mode is None else (parse_filter(f"mode={mode}"),),
@@ -247,21 +255,23 @@ async def test_every_function_and_bucket_is_what_plain_python_finds(database: Da
         )
         starts = starts_of(width, ZoneInfo(zone), from_ms, to_ms)
         assert list(question.buckets.starts) == starts, (width, seed)
-        found = await all_rows(database, Scope("demo", (1, 2)), question)
-        expected = {}
         until = min(now, to_ms)
-        for device in (1, 2):
-            for place, path in enumerate(PATHS):
+        for together in (False, True):
+            if together:
+                question = msgspec.structs.replace(question, functions=(*OF_POINTS, *SHARES))
+            found = await all_rows(database, Scope("demo", (1, 2), together), question)
+            expected = {}
+            for device, (place, path) in itertools.product([None] if together else [1, 2], enumerate(PATHS)):
                 points = points_of(messages, device, path, mode)
                 for bucket, (start, end) in enumerate(itertools.pairwise([from_ms, *starts[1:-1], to_ms])):
                     values = plain(points, start, end, from_ms, until, hold)
-                    if values is not None:
+                    if values is not None and (values["count"] or not together):
                         expected[device, place, bucket] = values
-        assert found.keys() == expected.keys(), (width, seed)
-        for key, values in expected.items():
-            scale = max([abs(value) for value in values.values() if isinstance(value, float)], default=0.0)
-            for name, value in zip(functions, found[key], strict=True):
-                assert same(value, values[name], scale), (width, seed, key, name, value, values[name])
+            assert found.keys() == expected.keys(), (width, seed, together)
+            for key, values in expected.items():
+                scale = max([abs(value) for value in values.values() if isinstance(value, float)], default=0.0)
+                for name, value in zip(question.functions, found[key], strict=True):
+                    assert same(value, values[name], scale), (width, seed, key, name, value, values[name])
 
 
 def read(value: Any) -> Any:
