@@ -76,8 +76,16 @@ def decode_cursor(cursor: str | None, kind: type[KeyT]) -> KeyT | None:
         return None
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
+        key = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=kind)
     except (UnicodeEncodeError, binascii.Error, msgspec.MsgspecError, UnicodeDecodeError):
-        raise invalid(
-            "cursor", "not one of this list's", remedy="take `next` of the page before, or leave it out"
-        ) from None
+        key = None
+    if key is None or not all(map(_has_a_place, key if isinstance(key, tuple) else (key,))):
+        raise invalid("cursor", "not one of this list's", remedy="take `next` of the page before, or leave it out")
+    return key
+
+
+def _has_a_place(part: object) -> bool:
+    """In a column of PostgreSQL's: bigint, or text without U+0000."""
+    if isinstance(part, str):
+        return "\0" not in part
+    return not isinstance(part, int) or -(2**63) <= part < 2**63

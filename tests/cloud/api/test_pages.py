@@ -10,7 +10,7 @@ from cloud.api.pages import decode_cursor, encode_cursor
 from cloud.api.problems import Problem
 from cloud.api.times import TO_MAX_MS, span_ms, time_ms
 
-KEYS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(st.characters(codec="utf-8")))
+KEYS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 
 
 @given(KEYS)
@@ -24,6 +24,13 @@ def test_what_is_no_cursor_is_a_problem(text: str) -> None:
         decode_cursor(text, tuple[int, str])
     except Problem as problem:
         assert problem.body["field"] == "cursor"  # noqa: PT017 - some texts are cursors
+
+
+@pytest.mark.parametrize("key", [2**63, -(2**63) - 1, (0, "a\0"), (2**64, "a")])
+def test_what_no_column_can_hold_is_no_cursor(key: int | tuple[int, str]) -> None:
+    kind = tuple[int, str] if isinstance(key, tuple) else int
+    with pytest.raises(Problem, match="cursor"):
+        decode_cursor(encode_cursor(key), kind)
 
 
 @pytest.mark.parametrize(
