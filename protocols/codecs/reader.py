@@ -6,8 +6,7 @@ the spec names the attributes that are kept.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +21,8 @@ from protocols.limits import DECODED_BYTES_MIN, DECODED_RATIO_MAX, MESSAGES_PER_
 _KEY_TYPES: Final = frozenset((int, str, float, bool))
 _encode: Final = msgspec.json.Encoder().encode
 _MISSING: Final = object()
+_ENTRY_BYTES_MIN: Final = 5
+"""Of a name and its value, as JSON: `"":1,`."""
 
 
 class MessageReader:
@@ -74,25 +75,27 @@ class MessageReader:
     ) -> None:
         """The same for items. `times`, `aliases`: where the codec knows them by itself; `relative`: such times count
         from reception."""
-        if self._messages_path:
-            items = [message for item in items for message in self._messages_of(item)]
-        if not 0 < len(items) <= MESSAGES_PER_RECORD_MAX:
-            raise DecodeError(f"{len(items)} messages in one payload; allowed are 1 to {MESSAGES_PER_RECORD_MAX}")
-        rows, marks, index = len(out.place), len(out.relative), 0
         room = DECODED_BYTES_MIN + DECODED_RATIO_MAX * len(payload)
+        messages: Iterable[Any] = items
+        count = len(items)
+        if self._messages_path:
+            count, messages = self._messages_of(items, room)
+        if not 0 < count <= MESSAGES_PER_RECORD_MAX:
+            raise DecodeError(f"{count} messages in one payload; allowed are 1 to {MESSAGES_PER_RECORD_MAX}")
+        rows, marks, index = len(out.place), len(out.relative), 0
         try:
-            for index, item in enumerate(items):
+            for index, item in enumerate(messages):
                 self._add(out, place, index, item, times, relative)
                 if aliases is not None:
                     out.alias[-1] = aliases[index]
                 room -= len(out.data[-1])
                 if room < 0:
-                    raise DecodeError(f"its messages are more than {DECODED_RATIO_MAX} times its size")
+                    raise _too_much()
         except DecodeError as error:
             for column in (out.place, out.index, out.alias, out.key, out.time, out.data):
                 del column[rows:]
             del out.relative[marks:]
-            if len(items) > 1 and error.offset is None:
+            if count > 1 and error.offset is None:
                 raise DecodeError(f"message {index}: {error.detail}", path=f"[{index}].{error.path}") from None
             raise
 
@@ -133,16 +136,34 @@ class MessageReader:
             return value
         return self._time_of(value)
 
-    def _messages_of(self, item: Any) -> list[dict[str, Any]]:
+    def _messages_of(self, items: Sequence[Any], room: int) -> tuple[int, Iterator[dict[str, Any]]]:
+        """How many there are within the items, and each with what stands beside it; made one by one, as all of them
+        may be far more than the payload. `room`: for their bytes."""
+        found = [(item, self._inner_of(item)) for item in items]
+        if sum((len(item) + 1) * len(inner) for item, inner in found) * _ENTRY_BYTES_MIN > room:
+            raise _too_much()
+        return sum(len(inner) for _, inner in found), self._merged(found)
+
+    def _inner_of(self, item: Any) -> list[dict[str, Any]]:
+        """Taken out of the item."""
         found = _at(item, self._messages_path)
         inner = found if type(found) is list else [found]
         if not all(type(message) is dict for message in inner):
             what = "is missing" if found is _MISSING else "holds no array of JSON objects"
             raise DecodeError(f"{self._spec.messages_path} {what}", path=self._spec.messages_path)
         _lift(item, self._messages_path)
-        if len(self._time_path) > 1:  # it is lifted out of each message, and must be there for the next
-            return [{**copy.deepcopy(item), **message} for message in inner]
-        return [{**item, **message} for message in inner]
+        return inner
+
+    def _merged(self, found: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+        for item, inner in found:
+            timed = item
+            if len(self._time_path) > 1 and (time := _lift(item, self._time_path)) is not None:
+                # It is lifted out of each message, and must be there for the next: so it stands where it is looked for
+                # first, and what it stood in can be shared.
+                timed = {**item, ".".join(self._time_path): time}
+            for message in inner:
+                beside = item if self._time_path and self._time_path[0] in message else timed
+                yield {**beside, **message}
 
     def _attributes_of(self, item: dict[str, Any]) -> dict[str, Any]:
         found = {name: _at(item, path) for name, path in self._attributes}
@@ -150,6 +171,10 @@ class MessageReader:
         if not kept:
             raise DecodeError(f"holds none of the attributes {', '.join(found)[:200]}")
         return kept
+
+
+def _too_much() -> DecodeError:
+    return DecodeError(f"its messages are more than {DECODED_RATIO_MAX} times its size")
 
 
 def _encoded(item: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from protocols.codecs.json_paths import parse_checked
 from protocols.codecs.reader import MessageReader, alias_of
 from protocols.codecs.spec import CodecSpec
 from protocols.errors import DecodeError
+from protocols.limits import MESSAGES_PER_RECORD_MAX, TOPIC_BYTES_MAX
 
 RELATIVE_BELOW_S: Final = 2**28
 """A time below this counts from now (section 4.5.3): seconds, of which a clock that knows the time has more."""
@@ -58,6 +59,28 @@ class _Message(msgspec.Struct):
     time_s: float
     base_name: str
     data: dict[str, Any]
+
+
+class _Series(msgspec.Struct):
+    """The messages of one base name and time."""
+
+    messages: list[_Message]
+    first_free: dict[str, int]
+    """Attribute to the first of them that may be without it."""
+
+    def without(self, names: Iterable[str]) -> _Message | None:
+        """The first that has none of them; None: all have one. Looked for from where the last search ended, so that
+        thousands of values of one name do not each pass all before them."""
+        place = 0
+        for name in names:
+            own = self.first_free.get(name, 0)
+            while own < len(self.messages) and name in self.messages[own].data:
+                own += 1
+            self.first_free[name] = own
+            place = max(place, own)
+        while place < len(self.messages) and any(name in self.messages[place].data for name in names):
+            place += 1
+        return self.messages[place] if place < len(self.messages) else None
 
 
 def senml_decoder(spec: CodecSpec) -> Decoder:
@@ -117,7 +140,7 @@ def _messages(records: Any, units: dict[str, str]) -> list[_Message]:
     if type(records) is not list or not records:
         raise DecodeError("not SenML: an array of records is expected")
     base = _Base()
-    found: dict[tuple[float, str], list[_Message]] = {}
+    found: dict[tuple[float, str], _Series] = {}
     in_order: list[_Message] = []
     for place, record in enumerate(records):
         try:
@@ -137,11 +160,13 @@ def _messages(records: Any, units: dict[str, str]) -> list[_Message]:
         if unit and type(unit) is str:
             units[name] = unit
         named = {name + suffix: value for suffix, value in values.items()}
-        same = found.setdefault((time_s, base.name), [])
-        message = next((one for one in same if not named.keys() & one.data.keys()), None)
+        series = found.setdefault((time_s, base.name), _Series([], {}))
+        message = series.without(named)
         if message is None:
+            if len(in_order) == MESSAGES_PER_RECORD_MAX:
+                raise DecodeError(f"record {place}: more than {MESSAGES_PER_RECORD_MAX} messages in one payload")
             message = _Message(time_s, base.name, {})
-            same.append(message)
+            series.messages.append(message)
             in_order.append(message)
         message.data.update(named)
     if not in_order:
@@ -195,6 +220,10 @@ def _values(base: _Base, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _attribute(base: _Base, record: Mapping[str, Any]) -> str:
     own = _text(record, "n", "")
+    if len(base.name) + len(own) > TOPIC_BYTES_MAX:
+        raise DecodeError(
+            f"a name of {len(base.name) + len(own):,} characters; the limit is {TOPIC_BYTES_MAX}", path="n"
+        )
     whole = base.name + own
     if not _NAME.fullmatch(whole):
         what = f"name {whole[:60]!r} is not made of letters, digits and -:./_" if whole else "no name: neither n nor bn"

@@ -17,6 +17,7 @@ from protocols.codecs.media import codec_of_content_format, codec_of_media_type
 from protocols.codecs.registers import HOLDING, Block, Register, encode_map, encode_reading
 from protocols.codecs.spec import SpecError
 from protocols.limits import DECODED_BYTES_MIN, DECODED_RATIO_MAX, MESSAGES_PER_RECORD_MAX
+from tests.fuzz.work import steps_limit
 from tests.protocols.codecs.decoding import decode, error, messages
 
 LAYOUT: Final = Layout(
@@ -127,6 +128,27 @@ def test_what_a_payload_may_become_is_bounded_by_its_size() -> None:
     found = error(payload, spec)
     assert f"more than {DECODED_RATIO_MAX} times its size" in found.detail
     assert DECODED_BYTES_MIN + DECODED_RATIO_MAX * len(payload) < 4000 * MESSAGES_PER_RECORD_MAX
+
+
+@pytest.mark.parametrize("attributes", [{}, {"t": "t"}])
+def test_what_stands_beside_many_messages_is_not_copied_for_each(attributes: dict[str, str]) -> None:
+    spec = CodecSpec(time_path="dev.at", messages_path="s", attributes=attributes)
+    beside = {"dev": {"at": 1_770_000_000, "more": list(range(20_000))}, "s": [{"t": 1}] * 4000}
+    with steps_limit(400_000):
+        decoded = decoder_of(spec)([json.dumps(beside).encode()])
+    assert set(decoded.time) == ({1_770_000_000_000} if attributes else set())
+    wide = {**{f"k{number}": number for number in range(20_000)}, "s": [{"t": 1}] * 4000}
+    assert "times its size" in error(json.dumps(wide).encode(), spec).detail
+
+
+def test_a_time_beside_messages_is_each_ones_that_has_none_and_stays_nowhere() -> None:
+    spec = CodecSpec(time_path="dev.at", messages_path="s")
+    payload = {"dev": {"at": 1_770_000_000, "id": 7}, "s": [{"t": 1}, {"dev": {"id": 8}}, {"dev.at": 1_770_000_060}]}
+    decoded = decode(json.dumps(payload).encode(), spec)
+    assert decoded.time == [1_770_000_000_000, None, 1_770_000_060_000]
+    assert [json.loads(data) for data in decoded.data] == [
+        {"dev": {"id": 7}, "t": 1}, {"dev": {"id": 8}}, {"dev": {"id": 7}},
+    ]  # fmt: skip
 
 
 def test_a_spec_that_this_version_cannot_read_rejects_and_does_not_raise() -> None:

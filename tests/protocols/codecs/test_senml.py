@@ -7,9 +7,13 @@ from typing import Any
 
 import cbor2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.codecs import CodecSpec
-from tests.protocols.codecs.decoding import decode, error
+from protocols.limits import MESSAGES_PER_RECORD_MAX
+from tests.fuzz.work import steps_limit
+from tests.protocols.codecs.decoding import decode, error, messages
 
 SENML = CodecSpec(codec="senml")
 LABELS = {
@@ -127,3 +131,35 @@ def test_a_unit_that_is_not_the_networks_is_refused() -> None:
     spec = CodecSpec(codec="senml", units={"temp": "Cel"})
     assert "temp is in K" in error(b'[{"n":"temp","u":"K","v":290}]', spec).detail
     assert decode(b'[{"n":"temp","u":"Cel","v":20}]', spec).data == [b'{"temp":20}']
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "a_sum", "b"]), st.sampled_from(["v", "s", "sv"])), min_size=1, max_size=30
+    )
+)
+def test_a_value_of_a_name_that_is_there_goes_to_the_first_message_without_it(records: list[tuple[str, str]]) -> None:
+    expected: list[set[str]] = []
+    pack = []
+    for name, kinds in records:
+        pack.append({"n": name} | {kind: 1 for kind in kinds})
+        names = {name + ("_sum" if kind == "s" else "") for kind in kinds}
+        message = next((one for one in expected if not one & names), None)
+        if message is None:
+            expected.append(message := set())
+        message |= names
+    found = messages(json.dumps(pack).encode(), SENML)
+    assert [set(one) for one in found] == expected
+
+
+def test_thousands_of_values_of_one_name_are_as_many_messages_and_no_more_work_for_each() -> None:
+    one = b'{"n":"a","v":1}'
+    with steps_limit(150 * MESSAGES_PER_RECORD_MAX):
+        decoded = decode(b"[" + b",".join([one] * MESSAGES_PER_RECORD_MAX) + b"]", SENML)
+    assert len(decoded.data) == MESSAGES_PER_RECORD_MAX
+    assert "more than 4096 messages" in error(b"[" + b",".join([one] * 10_000) + b"]", SENML).detail
+
+
+def test_a_name_has_an_end() -> None:
+    found = error(json.dumps([{"bn": "a" * 600, "v": 1}]).encode(), SENML)
+    assert "record 0: a name of 600 characters; the limit is 512" in found.detail
