@@ -14,15 +14,21 @@ block was not read: its attribute is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from protocols.codecs.base import Decoded, Decoder, nothing_decoded
-from protocols.codecs.layout import layout_decoder
+from protocols.codecs.layout import FIELDS_MAX, layout_decoder
 from protocols.codecs.layout_values import OF_LENGTH, SIZES
 from protocols.codecs.spec import CodecSpec, Layout, LayoutField, SpecError
 from protocols.errors import UNREADABLE, DecodeError
+
+DETAIL_CHARACTERS_MAX: Final = 200
+"""Of what is wrong with a map, which may quote it."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 VERSION: Final = 1
 COILS: Final = 1
@@ -31,8 +37,17 @@ HOLDING: Final = 3
 INPUT: Final = 4
 BITS: Final = (COILS, DISCRETE)
 
-MAPS_MAX: Final = 64
-"""Compiled ones that are remembered; a site has some kinds of units."""
+REGISTERS_MAX: Final = FIELDS_MAX
+"""Of a map; and blocks of a reading, each of which holds one of them at least."""
+
+MAPS_BYTES_MAX: Final = 256 * 1024
+"""Of the maps that are remembered: those of a site's kinds of units, some kB each."""
+
+DECODERS_FIELDS_MAX: Final = 4096
+"""Of what was compiled for them, about 1 kB a field."""
+
+FIELD_BYTES: Final = 64
+"""Of a map, as much as a field in what it weighs there: what was compiled is found by the map's bytes."""
 
 
 class Register(msgspec.Struct, frozen=True, array_like=True):
@@ -84,6 +99,24 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
         return found
 
 
+class _Remembered(Generic[K, V]):
+    """Of so much weight at most; when it is full, it begins anew."""
+
+    def __init__(self, weight_max: int) -> None:
+        self._held: dict[K, V] = {}
+        self._weight = 0
+        self._weight_max = weight_max
+        self.get = self._held.get
+
+    def add(self, key: K, value: V, *, weight: int) -> None:
+        if self._weight + weight > self._weight_max:
+            self._held.clear()
+            self._weight = 0
+        if weight <= self._weight_max:
+            self._held[key] = value
+            self._weight += weight
+
+
 class _Reading(msgspec.Struct, frozen=True, array_like=True):
     version: int
     blocks: list[Block]
@@ -107,23 +140,23 @@ def encode_reading(blocks: Sequence[Block], registers: bytes) -> bytes:
 
 def registers_decoder(spec: CodecSpec) -> Decoder:
     """Paths and attributes of the network's spec count here too; its layout does not."""
-    maps: dict[bytes, list[Register]] = {}
-    decoders: dict[tuple[bytes, tuple[int, ...]], Decoder] = {}  # by map and places in it
+    maps: _Remembered[bytes, list[Register]] = _Remembered(MAPS_BYTES_MAX)
+    decoders: _Remembered[tuple[bytes, tuple[int, ...]], Decoder] = _Remembered(
+        DECODERS_FIELDS_MAX
+    )  # by map and places
 
     def values_of(payload: bytes) -> Decoded:
         reading = _read(payload)
         raw = bytes(reading.registers)
         registers = maps.get(raw)
         if registers is None:
-            if len(maps) >= MAPS_MAX:
-                maps.clear()
-            registers = maps[raw] = _registers(raw)
+            registers = _registers(raw)
+            maps.add(raw, registers, weight=len(raw))
         places, data = _present(reading.blocks, registers)
         decoder = decoders.get((raw, places))
         if decoder is None:
-            if len(decoders) >= MAPS_MAX:
-                decoders.clear()
-            decoder = decoders[raw, places] = _made(spec, [registers[place].field for place in places])
+            decoder = _made(spec, [registers[place].field for place in places])
+            decoders.add((raw, places), decoder, weight=len(places) + len(raw) // FIELD_BYTES)
         return decoder([data])
 
     def decode(payloads: Sequence[bytes]) -> Decoded:
@@ -145,6 +178,8 @@ def _read(payload: bytes) -> _Reading:
         raise DecodeError(f"no reading of registers: {error}") from None
     if reading.version != VERSION:
         raise DecodeError(f"a reading of registers in version {reading.version}; known is {VERSION}")
+    if len(reading.blocks) > REGISTERS_MAX:
+        raise DecodeError(f"a reading of {len(reading.blocks):,} blocks; the limit is {REGISTERS_MAX}")
     return reading
 
 
@@ -153,9 +188,13 @@ def _registers(raw: bytes) -> list[Register]:
         registers = _decode_registers(raw)
     except UNREADABLE as error:
         raise DecodeError(f"no map of registers: {error}") from None
+    if len(registers) > REGISTERS_MAX:
+        raise DecodeError(f"a map of {len(registers):,} registers; the limit is {REGISTERS_MAX}")
     for place, register in enumerate(registers):
         if not register.is_whole:
-            raise DecodeError(f"its map of registers cannot work: {register.field.type!r} at place {place}")
+            raise DecodeError(f"its map of registers cannot work: {register.field.type[:40]!r} at place {place}")
+    if b"\\u0000" in msgspec.json.encode(registers):
+        raise DecodeError("its map of registers holds the character U+0000, which no database text can")
     return registers
 
 
@@ -177,7 +216,7 @@ def _made(spec: CodecSpec, fields: Sequence[LayoutField]) -> Decoder:
     try:
         return layout_decoder(msgspec.structs.replace(spec, codec="layout", layout=Layout(tuple(fields))))
     except SpecError as error:
-        raise DecodeError(f"its map of registers cannot work: {error}") from None
+        raise DecodeError(f"its map of registers cannot work: {str(error)[:DETAIL_CHARACTERS_MAX]}") from None
 
 
 def _add(out: Decoded, place: int, found: Decoded) -> None:

@@ -8,14 +8,11 @@ import msgspec
 from msgspec import Meta
 
 from edge.listeners.config import ListenerConfig, Needs, PriorityName, Socket, device_of
-from protocols.codecs.registers import COILS, DISCRETE, HOLDING, INPUT, Register
+from protocols.codecs.registers import COILS, DISCRETE, HOLDING, INPUT, REGISTERS_MAX, Register
 from protocols.codecs.spec import LayoutField
 
 UNITS_MAX: Final = 247
 """Addresses of a serial line (Modbus over serial line, section 2.2)."""
-
-REGISTERS_MAX: Final = 256
-"""Of one unit; as many as a layout has fields."""
 
 READ_MAX: Final = 125
 """Registers in one answer (Modbus application protocol, section 6.3); coils may be sixteen times as many."""

@@ -11,12 +11,14 @@ from protocols.codecs.registers import (
     DISCRETE,
     HOLDING,
     INPUT,
+    MAPS_BYTES_MAX,
     Block,
     Register,
     encode_map,
     encode_reading,
     registers_decoder,
 )
+from tests.fuzz.work import kept_bytes, steps_limit
 from tests.protocols.codecs.decoding import decode, error, messages
 
 SPEC = CodecSpec("registers")
@@ -82,3 +84,37 @@ def test_payloads_of_several_units_keep_their_order() -> None:
 )
 def test_what_cannot_be_read_says_why(payload: bytes, said: str) -> None:
     assert said in error(payload, SPEC).detail
+
+
+def test_a_hostile_reading_is_no_more_work_than_its_bytes() -> None:
+    many = encode_reading([Block(INPUT, 9, b"")] * 10_000, encode_map(MAP))
+    wide = encode_reading(
+        BLOCKS, encode_map([Register(HOLDING, 100, LayoutField(f"r{n}", "u16")) for n in range(5000)])
+    )
+    with steps_limit(60 * len(many)):
+        assert "a reading of 10,000 blocks" in error(many, SPEC).detail
+        assert "a map of 5,000 registers" in error(wide, SPEC).detail
+
+
+def test_a_map_says_what_is_wrong_with_it_in_a_sentence() -> None:
+    for field, said in (
+        (LayoutField("a\0b", "u16"), "U+0000"),
+        (LayoutField("a", "u16", values={"1": "\0"}), "U+0000"),
+        (LayoutField("a", "u16", endian="x" * 9000), "endian"),
+    ):
+        found = error(encode_reading([Block(HOLDING, 0, b"\0\1")], encode_map([Register(HOLDING, 0, field)])), SPEC)
+        assert said in found.detail
+        assert len(found.detail) < 400
+
+
+def test_maps_are_remembered_in_bounds() -> None:
+    decoder = registers_decoder(SPEC)
+    blocks = [Block(HOLDING, 0, b"\0\1")]
+    values = {str(n): "x" * 50 for n in range(500)}
+
+    def decode_some() -> None:
+        for number in range(60):
+            field = LayoutField(f"a{number}", "u16", values=values)
+            assert decoder([encode_reading(blocks, encode_map([Register(HOLDING, 0, field)]))]).data
+
+    assert kept_bytes(decode_some) < 16 * MAPS_BYTES_MAX

@@ -142,7 +142,7 @@ def test_a_value_of_a_name_that_is_there_goes_to_the_first_message_without_it(re
     expected: list[set[str]] = []
     pack = []
     for name, kinds in records:
-        pack.append({"n": name} | {kind: 1 for kind in kinds})
+        pack.append({"n": name} | dict.fromkeys(kinds, 1))
         names = {name + ("_sum" if kind == "s" else "") for kind in kinds}
         message = next((one for one in expected if not one & names), None)
         if message is None:
