@@ -104,8 +104,11 @@ class Acks(msgspec.Struct, gc=False):
 Item = Run | Acks | Ack | Subscribe | Unsubscribe | Disconnect
 
 
-class Received(msgspec.Struct, gc=False):
-    """What one read gave. Its items are valid even beside an error, which stands behind them in the stream."""
+class Received(msgspec.Struct):
+    """What one read gave. Its items are valid even beside an error, which stands behind them in the stream.
+
+    It may be part of a cycle, which has to be found: an error knows the frames that it came through, and they know this.
+    """
 
     items: list[Item]
     control: int = 0
@@ -170,7 +173,7 @@ class Incoming:
                 at = self._read(data, received)
         except MqttError as error:
             self._state = _State.CLOSED
-            received.error = error
+            received.error = error.with_traceback(None)
         if self._state is not _State.CLOSED and at < len(data):
             self._held = data[at:] if at else data
         return received

@@ -9,10 +9,13 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 CPU_S_MAX: Final = 10.0
 """Of one case: some thousand times what most take; a loop without an end comes to it."""
+
+PEAK_BYTES_FREE: Final = 4 * 1024 * 1024
+"""Bytes that a case may allocate whatever its size."""
 
 STEPS_FREE: Final = 5_000
 """Lines that a case may take whatever its size."""
@@ -61,14 +64,24 @@ def steps_limit(steps_max: int) -> Iterator[None]:
         sys.settrace(before)
 
 
-def kept_bytes(work: Callable[[], object]) -> int:
-    """What is still allocated when the work is done."""
-    gc.collect()
+class Memory(NamedTuple):
+    """Bytes that Python's objects took."""
+
+    kept: int
+    """Still allocated when the work is done."""
+    peak: int
+    """Allocated at most, at one time."""
+
+
+def memory_of(work: Callable[[], object]) -> Memory:
+    gc.freeze()  # what was there before is not looked through
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         work()
+        _, peak = tracemalloc.get_traced_memory()
         gc.collect()
-        return tracemalloc.get_traced_memory()[0] - before
+        return Memory(tracemalloc.get_traced_memory()[0] - before, peak - before)
     finally:
         tracemalloc.stop()
+        gc.unfreeze()

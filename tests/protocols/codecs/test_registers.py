@@ -18,7 +18,7 @@ from protocols.codecs.registers import (
     encode_reading,
     registers_decoder,
 )
-from tests.fuzz.work import kept_bytes, steps_limit
+from tests.fuzz.work import memory_of, steps_limit
 from tests.protocols.codecs.decoding import decode, error, messages
 
 SPEC = CodecSpec("registers")
@@ -117,4 +117,4 @@ def test_maps_are_remembered_in_bounds() -> None:
             field = LayoutField(f"a{number}", "u16", values=values)
             assert decoder([encode_reading(blocks, encode_map([Register(HOLDING, 0, field)]))]).data
 
-    assert kept_bytes(decode_some) < 16 * MAPS_BYTES_MAX
+    assert memory_of(decode_some).kept < 16 * MAPS_BYTES_MAX

@@ -37,6 +37,7 @@ from protocols.mqtt.packets import (
 from protocols.mqtt.properties import NO_PROPERTIES, Properties
 from protocols.mqtt.reasons import Reason
 from protocols.mqtt.wire import PUBACK, PUBREL, V5, encode_packet
+from tests.fuzz.work import memory_of
 
 CONNACK = b"\x20\x02\x00\x00"
 ACCEPTED = Connack(Reason.SUCCESS)
@@ -236,6 +237,15 @@ def test_a_broken_publish_behind_a_good_one_of_the_same_topic_is_found(data: byt
     received = open_one().receive(good + data + b"p" * 8)  # what follows must not make it whole
     assert isinstance(received.error, MalformedPacketError)
     assert [run.payloads for run in runs_of(received)] == [[b"x"]]
+
+
+@pytest.mark.parametrize("data", [b"\x30\x04\x00\x02u\xff", b"\x00\x00", b"\xc0\x00" * 5 + b"\xe0\x01\xff"])
+def test_nothing_stays_behind_of_an_error(data: bytes) -> None:
+    def receive_many() -> None:
+        for _ in range(200):
+            assert open_v5().receive(data + 5000 * b"x").error is not None
+
+    assert memory_of(receive_many).kept < 100_000
 
 
 @pytest.mark.parametrize("qos", [1, 2])
