@@ -39,7 +39,12 @@ def as_json(value: Any, status: int = 200) -> Answer:
 
 
 def parsed(event: h11.Request) -> Request:
-    target = urlsplit(event.target.decode("latin-1"))
+    """Raises h11.RemoteProtocolError for a target that is no path and no URL."""
+    text = event.target.decode("latin-1")
+    try:
+        target = urlsplit(f"http://here{text}" if text.startswith("/") else text)
+    except ValueError as error:
+        raise h11.RemoteProtocolError(f"illegal request target: {error}", 400) from None
     return Request(
         event.method.decode("latin-1"),
         unquote(target.path),

@@ -89,8 +89,7 @@ class HttpConnection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX)
         self._accepted: Accepted | None = None
         self._problem: Problem | None = None  # to be told once the body has been passed over
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = bytearray()
         self._method = ""
         self._idle = False  # between requests; the first must come soon
         self._advancing = False
@@ -262,10 +261,14 @@ class HttpConnection(asyncio.Protocol):
 
     def _begin(self, event: h11.Request) -> None:
         self._accepted = self._problem = None
-        self._body, self._body_bytes = [], 0
+        self._body = bytearray()
         self._began()
-        request = parsed(event)
-        self._method = request.method
+        self._method = event.method.decode("latin-1")
+        try:
+            request = parsed(event)
+        except h11.RemoteProtocolError as error:
+            self._malformed(error)
+            return
         taken = self._take(request, event)
         if isinstance(taken, Accepted):
             self._accepted = taken
@@ -300,11 +303,10 @@ class HttpConnection(asyncio.Protocol):
         return Accepted(request, route, grant, header(event, b"content-type"))
 
     def _add(self, event: h11.Data) -> None:
-        self._body_bytes += len(event.data)
-        if self._body_bytes > PAYLOAD_BYTES_MAX:
+        if len(self._body) + len(event.data) > PAYLOAD_BYTES_MAX:
             self._too_large()
         else:
-            self._body.append(bytes(event.data))
+            self._body += event.data
 
     def _too_large(self) -> None:
         self._hub.counters.malformed += 1
@@ -323,12 +325,11 @@ class HttpConnection(asyncio.Protocol):
                 self._respond(Answer(b"", status=204))
             else:
                 self._respond(problems.NO_COMMAND.answer())
-        elif not self._body_bytes:
+        elif not self._body:
             self._refuse(problems.EMPTY)
         else:
             self._answering = True
-            payload = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body = []
+            payload, self._body = bytes(self._body), bytearray()
             self._hub.record(self, accepted, payload)
 
     def _poll(self, accepted: Accepted) -> None:
@@ -359,7 +360,7 @@ class HttpConnection(asyncio.Protocol):
         self._send(problem.answer(), ends=True)
 
     def _refuse(self, problem: Problem, *, ends: bool = False) -> None:
-        self._hub.note(self, problem, b"".join(self._body)[:DATA_BYTES_MAX])
+        self._hub.note(self, problem, bytes(self._body[:DATA_BYTES_MAX]))
         self._respond(problem.answer(), ends=ends)
 
     def _respond(self, answer: Answer, *, ends: bool = False) -> None:
@@ -372,6 +373,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._http.start_next_cycle()
         self._accepted = self._problem = None
+        self._method = ""
         self._answering, self._idle = False, True
         self._hub.wheel.watch(self, IDLE_TICKS)
         if not self._advancing:
@@ -405,8 +407,9 @@ class HttpConnection(asyncio.Protocol):
             self.hold()
 
     def _read_or_not(self) -> None:
-        """A poll goes on reading: so it is seen when the client leaves."""
-        pause = not self._closing and (self._held or (self._answering and not self._polls))
+        """A poll goes on reading, to see when the client leaves, until more comes behind it, which waits."""
+        waits = self._answering and not (self._polls and not self._http.trailing_data[0])
+        pause = not self._closing and (self._held or waits)
         if pause != self._paused and not self._transport.is_closing():
             self._paused = pause
             if pause:

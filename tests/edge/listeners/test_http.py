@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from edge.listeners.http import mailbox
-from edge.listeners.http.connection import IDLE_TICKS, REQUEST_TICKS
+from edge.listeners.http.connection import IDLE_TICKS, REQUEST_TICKS, HttpConnection
 from edge.listeners.http.listener import HttpListener
 from edge.listeners.way import DeviceAbsentError, DeviceGoneError
 from protocols.limits import PAYLOAD_BYTES_MAX
@@ -16,6 +16,9 @@ from sync.registry import Device, Registry, RegistryChange
 from tests.edge.listeners.frame_world import Attended
 from tests.edge.listeners.http_world import PUMP, Client, basic, get, listening, post
 from tests.edge.listeners.mqtt_world import World, digest, until
+from tests.fuzz.parsers.http import Hub
+from tests.fuzz.transport import NoLoop, Wire
+from tests.fuzz.work import memory_of
 from tidegate.console import UserError
 
 pytestmark = pytest.mark.servers
@@ -229,6 +232,7 @@ async def test_a_message_that_is_too_large(world: World, listener: HttpListener)
         b"POST /pump HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET /" + b"x" * 20_000,
         b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00\r\n\r\n",
+        b"POST http://[::1/pump HTTP/1.1\r\nHost: g\r\n\r\n",
     ],
 )
 async def test_what_is_no_http_gets_an_answer_and_is_kept_to_look_at(listener: HttpListener, data: bytes) -> None:
@@ -246,6 +250,43 @@ async def test_a_head_request_gets_no_body(client: Client) -> None:
     head = (await client.reader.readuntil(b"\r\n\r\n")).decode()
     assert head.startswith("HTTP/1.1 405 ")
     assert (await client.asks(post())).status == 204
+
+
+async def test_what_is_no_http_behind_a_head_request_gets_an_answer_with_a_body(client: Client) -> None:
+    client.writer.write(get("/pump").replace(b"GET", b"HEAD") + b"\x00\r\n\r\n")
+    await client.reader.readuntil(b"\r\n\r\n")
+    assert (await client.reply()).problem["type"] == "urn:tidegate:problem:malformed"
+    assert await client.ended() == b""
+
+
+async def test_a_path_that_begins_with_two_slashes_is_one_of_no_device(client: Client) -> None:
+    assert (await client.asks(post("//pump"))).problem["type"] == "urn:tidegate:problem:no-path"
+
+
+def test_what_comes_behind_a_poll_is_not_read_before_it_is_answered() -> None:
+    wire, hub = Wire(), Hub()
+    connection = HttpConnection(hub, NoLoop())
+    wire.connect(connection)
+    assert wire.deliver(get("/pump/down"))
+    assert not wire.is_paused, "to see when the client leaves"
+    assert wire.deliver(post())
+    assert wire.is_paused
+    connection.replaced()
+    hub.settle()
+    assert not wire.is_paused
+    assert bytes(wire.written).count(b"HTTP/1.1 204 ") == 2
+
+
+def test_a_body_in_chunks_of_two_bytes_takes_as_much_memory_as_its_bytes() -> None:
+    wire = Wire()
+    wire.connect(HttpConnection(Hub(), NoLoop()))
+    wire.deliver(b"POST /pump HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    def deliver_half() -> None:
+        for _ in range(PAYLOAD_BYTES_MAX // 4000):
+            assert wire.deliver(b"2\r\nxy\r\n" * 1000)
+
+    assert memory_of(deliver_half).kept < PAYLOAD_BYTES_MAX
 
 
 async def test_a_request_that_comes_too_slowly(listener: HttpListener, client: Client) -> None:
