@@ -107,7 +107,7 @@ Item = Run | Acks | Ack | Subscribe | Unsubscribe | Disconnect
 class Received(msgspec.Struct):
     """What one read gave. Its items are valid even beside an error, which stands behind them in the stream.
 
-    It may be part of a cycle, which has to be found: an error knows the frames that it came through, and they know this.
+    It may be part of a cycle, which has to be found: an error knows the frames that it came through, which know this.
     """
 
     items: list[Item]

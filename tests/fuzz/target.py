@@ -47,7 +47,7 @@ class Parser(msgspec.Struct, frozen=True):
     """Lines of Python that a byte of input may cost at most, beside work.STEPS_FREE."""
     kept_bytes_max: int = 256 * 1024
     """What may stay allocated after any number of inputs: its tables are full then."""
-    peak_per_byte: int = 200
+    peak_per_byte: int = 400
     """Bytes that may be allocated at one time for each byte of input, beside work.PEAK_BYTES_FREE."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, cast
 
 
 class Wire(asyncio.Transport):
@@ -89,15 +89,16 @@ class _Handle(asyncio.TimerHandle):
         """Nothing to cancel."""
 
 
-class NoLoop(asyncio.AbstractEventLoop):
-    """Time stands still."""
-
-    def call_later(self, *_: Any, **__: Any) -> asyncio.TimerHandle:
+class _NoLoop:
+    def call_later(self, *_: Any) -> asyncio.TimerHandle:
         return _Handle()
 
-    def call_soon(self, callback: Callable[..., object], *arguments: Any, **_: Any) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., object], *arguments: Any) -> None:
         callback(*arguments)
-        return _Handle()
 
     def time(self) -> float:
         return 0.0
+
+
+NO_LOOP: Final = cast(asyncio.AbstractEventLoop, _NoLoop())
+"""In which time stands still."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protocols.errors import DecodeError
 from protocols.events import (
     COMMAND_ID_CHARACTERS_MAX,
     PRESENCE,
-    REASON_CHARACTERS_MAX,
     RESPONSE,
     Presence,
     event_codec,
@@ -74,22 +71,6 @@ def test_an_answer_names_its_command_in_the_payload_where_the_topic_does_not() -
             read_response("up/response", payload)
     with pytest.raises(DecodeError):
         read_response("up/response/" + (COMMAND_ID_CHARACTERS_MAX + 1) * "c", b"")
-
-
-@given(st.text(max_size=40), st.binary(max_size=60) | st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=300), lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["ok", "error", "response", "x"]), inner, max_size=3)
-).map(lambda value: json.dumps(value).encode()))  # fmt: skip
-def test_whatever_comes_is_read_or_rejected(topic: str, payload: bytes) -> None:
-    for codec in (RESPONSE, PRESENCE):
-        decoded = event_decoder(codec, topic)([payload])
-        assert decoded.place == []
-        assert len(decoded.errors) <= 1
-    try:
-        refusal = read_response(topic, payload).refusal
-    except DecodeError:
-        return
-    assert refusal is None or 0 < len(refusal) <= REASON_CHARACTERS_MAX
 
 
 def test_presence_is_read() -> None:

@@ -17,7 +17,7 @@ from tests.edge.listeners.frame_world import Attended
 from tests.edge.listeners.http_world import PUMP, Client, basic, get, listening, post
 from tests.edge.listeners.mqtt_world import World, digest, until
 from tests.fuzz.parsers.http import Hub
-from tests.fuzz.transport import NoLoop, Wire
+from tests.fuzz.transport import NO_LOOP, Wire
 from tests.fuzz.work import memory_of
 from tidegate.console import UserError
 
@@ -265,7 +265,7 @@ async def test_a_path_that_begins_with_two_slashes_is_one_of_no_device(client: C
 
 def test_what_comes_behind_a_poll_is_not_read_before_it_is_answered() -> None:
     wire, hub = Wire(), Hub()
-    connection = HttpConnection(hub, NoLoop())
+    connection = HttpConnection(hub, NO_LOOP)
     wire.connect(connection)
     assert wire.deliver(get("/pump/down"))
     assert not wire.is_paused, "to see when the client leaves"
@@ -279,7 +279,7 @@ def test_what_comes_behind_a_poll_is_not_read_before_it_is_answered() -> None:
 
 def test_a_body_in_chunks_of_two_bytes_takes_as_much_memory_as_its_bytes() -> None:
     wire = Wire()
-    wire.connect(HttpConnection(Hub(), NoLoop()))
+    wire.connect(HttpConnection(Hub(), NO_LOOP))
     wire.deliver(b"POST /pump HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
 
     def deliver_half() -> None:

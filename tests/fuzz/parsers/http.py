@@ -23,7 +23,7 @@ from protocols.messages import Command
 from protocols.templates import Templates
 from tests.edge.listeners.http_world import get, post
 from tests.fuzz.target import TAKEN, Parser, Stretch, in_pieces
-from tests.fuzz.transport import NoLoop, Wire
+from tests.fuzz.transport import NO_LOOP, Wire
 
 PATHS: Final = ("{serial}", "sensors/{serial}/up")
 
@@ -85,7 +85,7 @@ class Hub:
 def served(pieces: Iterable[bytes]) -> tuple[list[bytes], list[str], bytes]:
     """Payloads recorded, refusals, answers."""
     hub, wire = Hub(), Wire()
-    connection = HttpConnection(hub, NoLoop())
+    connection = HttpConnection(hub, NO_LOOP)
     wire.connect(connection)
     longest = 0
     for piece in pieces:

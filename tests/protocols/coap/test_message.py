@@ -30,22 +30,6 @@ def test_what_is_encoded_is_decoded(message: Message) -> None:
     assert decode(message.encode()) == message
 
 
-@given(st.binary(max_size=80))
-def test_any_bytes_are_a_message_or_malformed(data: bytes) -> None:
-    try:
-        message = decode(data)
-    except MalformedError:
-        return
-    assert message.encode()[:2] == data[:2]
-    for option in (Option.BLOCK1, Option.URI_PATH):
-        try:
-            message.block(option)
-            message.texts(option)
-            check_options(message)
-        except (MalformedError, BadOptionError):
-            pass
-
-
 def test_another_implementation_reads_and_writes_the_same() -> None:
     theirs = aiocoap.Message(code=aiocoap.POST, payload=b"21.5", _mid=0x1234, _mtype=aiocoap.CON, _token=b"ab")
     theirs.opt.uri_path = ("sensors", "7", "up")

@@ -44,16 +44,6 @@ def test_data_comes_out_as_it_went_in_alone_and_in_company(items: list[dict[str,
     assert array.index == list(range(len(items)))
 
 
-@given(st.lists(st.binary(max_size=30) | st.just(b'{"a":1}'), max_size=6))
-def test_bad_payloads_do_not_touch_their_neighbours(payloads: list[bytes]) -> None:
-    decoded = CODECS["json"](KEYED)(payloads)
-    seen = set(decoded.place) | {place for place, _ in decoded.errors}
-    assert seen == set(range(len(payloads)))
-    for place, payload in enumerate(payloads):
-        if payload == b'{"a":1}':
-            assert decoded.data[decoded.place.index(place)] == payload
-
-
 def test_key_alias_and_time_are_found_by_their_paths() -> None:
     spec = CodecSpec(alias_path="meta.serial", key_paths=("meta.boot", "seq"), time_path="meta.at")
     decoded = decode({"meta": {"serial": "p-7", "boot": 3, "at": 1_770_000_000_000}, "seq": 9, "t": 1.5}, spec)

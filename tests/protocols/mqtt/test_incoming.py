@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.limits import (
@@ -123,20 +123,6 @@ def test_any_cut_of_a_stream_gives_the_same(stream: bytes, cuts: list[int]) -> N
 @given(streams)
 def test_one_byte_at_a_time_gives_the_same(stream: bytes) -> None:
     assert feed(Incoming(), stream, list(range(len(stream)))) == feed(Incoming(), stream, [])
-
-
-@given(st.binary(max_size=300), st.booleans())
-@example(b"\x10\x00", False)
-@example(b"\x32\x01\x00", True)
-@example(b"\x32\x04\x00\x02up", True)
-@example(b"\x82\x00", True)
-@settings(max_examples=500)
-def test_random_bytes_give_typed_errors_only(data: bytes, is_open: bool) -> None:
-    one = open_one() if is_open else Incoming()
-    received = one.receive(data)
-    assert received.error is None or isinstance(received.error, MqttError)
-    if received.error is not None:
-        assert one.receive(encode_connect(Connect("a"))) == Received([])  # ended for good
 
 
 def publish_of(packet: bytes) -> Publish:
@@ -448,15 +434,6 @@ def test_what_was_published_with_mqtt_5_comes_out_in_order_and_whole(stream: lis
             for p in expected
         ]
     assert error == ""
-
-
-@given(st.binary(max_size=300))
-@example(b"\x32\x05\x00\x02up\x00")
-@example(b"\x32\x07\x00\x02up\x00\x01\x09")
-@settings(max_examples=500)
-def test_random_bytes_after_a_connect_of_mqtt_5_give_typed_errors_only(data: bytes) -> None:
-    received = open_v5().receive(data)
-    assert received.error is None or received.error.reason >= Reason.UNSPECIFIED
 
 
 def test_alike_publishes_of_mqtt_5_are_one_run_and_others_begin_a_new_one() -> None:

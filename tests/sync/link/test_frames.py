@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import contextlib
 from typing import get_args
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protocols.errors import LimitError, MalformedError, VersionError, WireError
 from protocols.limits import LINK_FRAME_BYTES_MAX
@@ -98,10 +95,3 @@ def test_a_frame_is_malformed_whose_fields_of_a_newer_version_are_nested_too_dee
 def test_a_frame_over_the_limit_is_not_made() -> None:
     with pytest.raises(LimitError):
         encode_frame(frames.Blocks(1, Lane.LIVE, Priority.TELEMETRY, (bytes(LINK_FRAME_BYTES_MAX),)))
-
-
-@given(st.binary(max_size=200), st.sampled_from(list(FrameType)))
-def test_any_bytes_are_a_frame_or_a_wire_error(body: bytes, number: FrameType) -> None:
-    with contextlib.suppress(WireError):
-        frame = decode_frame(bytes((1, number)) + body)
-        assert type(frame) in get_args(frames.Frame)
