@@ -43,5 +43,5 @@ def _works_in(pid: int) -> int | None:
     """The inode of its working directory; None for one that has ended and is not collected yet."""
     try:
         return Path(f"/proc/{pid}/cwd").stat().st_ino
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
