@@ -178,9 +178,8 @@ async def bench(gateway: Gateway, *, identity: RosterDevice | None = None, **set
         finally:
             gateway.world.bus.release()
             device.switch_off()
-            await until(lambda: around.counts.connected == 0)
-            await gateway.stop()
             around.timers.close()
+            await gateway.stop()
 
 
 def _is_answer(record: Record) -> bool:

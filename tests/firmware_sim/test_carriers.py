@@ -181,16 +181,18 @@ async def test_units_share_a_port_and_one_without_power_is_silent(tmp_path: Path
         site.around.ledger.count_boots(site.around.ledger.enroll([LedgerDevice("other", "quay", "serial", True, 7)]))
         other = Device(identity, 1, {}, DeviceSettings(), site.around)
         other.switch_on()
-        await until(lambda: site.counts.connected == 2)
-        site.device.measure()
-        await until(lambda: gateway.marks)
-        site.device.fail_power(off_s=0.3)
-        await until(lambda: gateway.listener.refusals.counts or gateway.listener.trouble)
-        assert site.counts.connected == 1
-        await until(lambda: site.counts.connected == 2)
-        site.device.measure()
-        await until(lambda: ("pump", BOOT + 1, 1) in gateway.marks)
-        other.switch_off()
+        try:
+            await until(lambda: site.counts.connected == 2)
+            site.device.measure()
+            await until(lambda: gateway.marks)
+            site.device.fail_power(off_s=0.3)
+            await until(lambda: "timeout" in gateway.listener.refusals.counts or gateway.listener.trouble)
+            assert site.counts.connected == 1
+            await until(lambda: site.counts.connected == 2)
+            site.device.measure()
+            await until(lambda: ("pump", BOOT + 1, 1) in gateway.marks)
+        finally:
+            other.switch_off()
 
 
 @pytest.mark.parametrize(("protocol", "said"), [("mqtt", "not authorised"), ("http", "401"), ("coap", "4.01")])
@@ -307,12 +309,11 @@ async def test_an_answer_that_fits_no_frame_ends_the_connection_and_acknowledges
     gateway = Gateway("tcp", tmp_path)
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     identity = msgspec.structs.replace(gateway.identity, port=server.sockets[0].getsockname()[1])
-    async with bench(gateway, identity=identity) as site:
+    async with server, bench(gateway, identity=identity) as site:
         site.device.measure()
         await until(lambda: site.counts.refused)
         assert why in site.around.refusal
         assert site.counts.acknowledged <= 1
-        server.close()
 
 
 @pytest.mark.parametrize("protocol", ["coap", "tcp", "udp", "serial"])  # a session of MQTT brings nothing twice
