@@ -1,1 +1,1 @@
-"""Simulated devices: one file a protocol, and what every firmware has, its resend buffer above all."""
+"""Simulated devices: what every firmware has, its resend buffer above all, and in carriers/ one file a protocol."""
