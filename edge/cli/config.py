@@ -18,7 +18,8 @@ def _root() -> None:
 
 @app.command()
 def check(config_file: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Print what is in force; say file, line, setting and limit of what is wrong."""
+    """Print what is in force, of listeners what is not at its default; or say file, line, setting and limit of what is
+    wrong."""
     from tidegate.in_force import show_in_force
 
     config = load_config(config_file, data_dir)
