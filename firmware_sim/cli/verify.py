@@ -52,11 +52,14 @@ def verify(
     base = api or demo.api
     if not base:
         raise UserError("no cloud is known", "make run, or name one with --api")
+    own = Path(demo.ledger or run_folder / "ledger")
     plan = VerifyPlan(
-        ledger or Path(demo.ledger or run_folder / "ledger"),
+        ledger or own,
         tuple(gateway or ([demo.status] if demo.status and not api else [])),
         project or demo.project,
         duration_s(wait),
+        # The demo's own fleet sends through the same gateway all the time.
+        (own,) if found is not None and not api else (),
         margin_ms=int(1000 * duration_s(margin)),
     )
     proof = asyncio.run(_verify(plan, base, user or demo.user, password or demo.password, token or "", as_json))
