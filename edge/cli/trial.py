@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -52,12 +53,17 @@ def trial(
         )
     seen = Seen([section.name for _, section in sections], once=once, as_json=as_json)
     wait_s = seconds(timeout)
-    if running(config.data_dir) is not None:
-        _watch(config_file, data_dir, seen, wait_s)
-    else:
-        asyncio.run(_try(config, sections, seen, wait_s))
-    for line in seen.summary(timeout):
-        print(line, file=sys.stderr)
+    print(f"waiting for {timeout}, or until Ctrl-C", file=sys.stderr)
+    began_s = time.monotonic()
+    try:
+        if running(config.data_dir) is not None:
+            _watch(config_file, data_dir, seen, wait_s)
+        else:
+            asyncio.run(_try(config, sections, seen, wait_s))
+    except KeyboardInterrupt:
+        _sum_up(seen, f"{time.monotonic() - began_s:.0f}s")
+        raise
+    _sum_up(seen, timeout)
     if not seen.is_good:
         raise typer.Exit(1)
 
@@ -100,6 +106,11 @@ class Seen:
         }
         for name, kind in self._best.items():
             yield f"{name}: {words[kind]}"
+
+
+def _sum_up(seen: Seen, waited: str) -> None:
+    for line in seen.summary(waited):
+        print(line, file=sys.stderr)
 
 
 def seconds(text: str) -> float:
