@@ -30,7 +30,9 @@ def commands(
     waiting: Annotated[bool, typer.Option("--waiting", help="Only those that have not ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show commands to devices: what waits and for what, and what became of the last ones."""
+    """Show commands to devices: what waits and for what, and what became of the last ones.
+
+    Their answers go to the cloud, which shows them with the command: GET /api/v1/devices/{device}/commands."""
     from edge.cli.gateway import RunningGateway
     from edge.status.commands import CommandsShown
     from tidegate.console import show

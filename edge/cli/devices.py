@@ -73,6 +73,6 @@ def rate(per_min: float | None) -> str:
     """`12.0/s`, `6.0/min`, `3.0/h`; empty where nobody can tell."""
     if per_min is None:
         return ""
-    if per_min >= 60:
+    if per_min >= 57:  # a device that sends each second is never quite at 60
         return f"{per_min / 60:,.1f}/s"
     return f"{per_min:.1f}/min" if per_min >= 1 else f"{60 * per_min:.1f}/h"

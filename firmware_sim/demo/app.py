@@ -32,6 +32,10 @@ from firmware_sim.run_folder import DemoState, read_state, write_private, write_
 from firmware_sim.status_line import line_width
 from tidegate.console import UserError, live
 
+GATEWAY_TOML_HEAD: Final = (
+    b"# Written anew by each make run. A listener of your own may be added behind the others until then:\n"
+    b"# .venv/bin/tidegate-edge reload --config FILE takes it up.\n"
+)
 API_PORT: Final = 8080
 STATUS_PORT: Final = 8081
 CLOUD_READY_S: Final = 120.0
@@ -170,7 +174,7 @@ class Demo:
             "status": {"host": "127.0.0.1", "port": status_port},
             **sections(state),
         }
-        write_private(self._folder / "gateway.toml", toml(config))
+        write_private(self._folder / "gateway.toml", GATEWAY_TOML_HEAD + toml(config))
         if not (self._folder / "gateway" / "identity.json").exists():
             await self._enrol()
         gateway = await self._start("gateway", self._gateway_command("run"))
