@@ -136,6 +136,12 @@ async def test_connect(tmp_path: Path) -> None:
         await page.type_in("tidegate-sim send new-pump")
         waiting = json.loads(await page.until("new-pump", "/inbox"))["items"]
         assert waiting[0]["data"] == {"temperature": 12.5}
+        here["-t 'down/+/+'"] = "-t 'down/+/+' -C 1 -W 10"
+        assert json.loads(await page.type_in("my-pump/commands", "timeout_s"))["state"] in ("pending", "sent")
+        topic = (await page.type_in("mosquitto_sub", "down/+/+")).split()[0]
+        here["ID"] = topic.removeprefix("down/reboot/")
+        await page.type_in("mosquitto_pub", "up/response/")
+        await Page("CONNECT.md", tmp_path, here).until('"acknowledged"', "auth 127", "my-pump/commands")
         here["MESSAGE"], here["TIME"] = waiting[0]["id"], str(waiting[0]["received_time"])
         assert (await page.type_in("tidegate-cloud where MESSAGE")).startswith("inbox ")
         assert "no device has the alias demo:serial:new-pump" in await page.type_in("tidegate-cloud where --device")
@@ -176,6 +182,8 @@ async def test_install(tmp_path: Path) -> None:
             made: dict[str, Any] = json.loads(await page.type_in(f"api/v1/{resource}"))
             assert made["id"] == key
         here["TOKEN"] = made["enrolment"]["token"]
+        for resource, key in (("systems", "harbour"), ("blueprints", "pump")):
+            assert json.loads(await page.type_in(f"api/v1/{resource}"))["id"] == key
 
         assert page.find("pip install").endswith("'.[edge]'")
         (tmp_path / "edge.toml").write_text(_gateways_toml(tmp_path, mqtt_port))
