@@ -28,8 +28,8 @@ def tree(config: msgspec.Struct) -> dict[str, Any]:
 
 
 def rows(config: msgspec.Struct) -> list[Mapping[str, Any]]:
-    """`setting` (its dotted path), `value` as TOML writes it, and `what` it is, in the order of declaration. In lists of
-    tables, `mqtt[0].port`, only what is not at its default."""
+    """`setting` (its dotted path), `value` as TOML writes it, and `what` it is, in the order of declaration. In lists
+    of tables, `mqtt[0].port`, only what is not at its default."""
     known = {setting.path: setting for setting in settings(type(config), env_prefix="")}
     return list(_rows(tree(config), "", "", known))
 

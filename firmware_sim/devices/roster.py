@@ -70,7 +70,9 @@ def read_roster(path: Path) -> list[RosterDevice]:
         else:
             devices = msgspec.json.decode(path.read_bytes(), type=list[RosterDevice])
     except FileNotFoundError:
-        remedy = f"--count {path} is for how many devices" if str(path).isdecimal() else "name a CSV or JSON list of devices"
+        remedy = (
+            f"--count {path} is for how many devices" if str(path).isdecimal() else "name a CSV or JSON list of devices"
+        )
         raise UserError(f"there is no file {path}", remedy) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(

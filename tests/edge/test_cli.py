@@ -254,7 +254,8 @@ def test_what_was_turned_away_before_is_filtered_as_what_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_min", "shown"), [(None, ""), (1200.0, "20.0/s"), (59.4, "1.0/s"), (6.0, "6.0/min"), (0.5, "30.0/h"), (0.0, "0.0/h")]
+    ("per_min", "shown"),
+    [(None, ""), (1200.0, "20.0/s"), (59.4, "1.0/s"), (6.0, "6.0/min"), (0.5, "30.0/h"), (0.0, "0.0/h")],
 )
 def test_a_rate_is_shown_by_a_unit_that_fits(per_min: float | None, shown: str) -> None:
     assert rate(per_min) == shown
