@@ -14,7 +14,7 @@ from msgspec import Meta
 from edge.listeners.broker.config import BrokerConfig
 from edge.listeners.catalog import KINDS
 from edge.listeners.coap.config import CoapConfig
-from edge.listeners.config import ListenerConfig, Port
+from edge.listeners.config import ListenerConfig, Port, Socket
 from edge.listeners.http.config import HttpConfig
 from edge.listeners.modbus.config import ModbusConfig
 from edge.listeners.mqtt.config import MqttConfig
@@ -142,6 +142,17 @@ class EdgeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two listeners are named {name!r}; each needs a name of its own")
+        taken = {Socket(self.status.host, self.status.port): "the status page"}
+        for _, listener in self.listeners:
+            if isinstance(listener, UdpConfig) and listener.groups:
+                continue  # several may listen to multicast on one port
+            for wanted in listener.needs.sockets:
+                if wanted.port and wanted in taken:
+                    raise ValueError(
+                        f"listener {listener.name!r} and {taken[wanted]} both have {wanted.protocol} port "
+                        f"{wanted.port} on {wanted.host}; give one of them another port"
+                    )
+                taken[wanted] = f"listener {listener.name!r}"
 
     @property
     def listeners(self) -> Sequence[tuple[str, ListenerConfig]]:

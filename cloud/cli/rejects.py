@@ -75,4 +75,8 @@ def replay(
         return
     state = "finished" if found.finished_at is not None else f"begun, as number {found.number}"
     counts = f"{number_text(found.decoded)} decoded, {number_text(found.failed)} failed again"
-    print(f"{state}: of {number_text(found.total)} records {counts}")
+    if not found.total:
+        print("no reject fits: GET /api/v1/rejects lists what there is")
+        return
+    why = "; GET /api/v1/rejects says why" if found.failed else ""
+    print(f"{state}: of {number_text(found.total)} records {counts}{why}")

@@ -33,6 +33,13 @@ def tail(
     from edge.cli.gateway import RunningGateway
 
     gateway = RunningGateway(config_file, data_dir)
+    if listener:
+        from edge.status.accounting import Accounting
+        from tidegate.console import UserError
+
+        names = [one.name for one in gateway.get("/accounting", Accounting).listeners]
+        if listener not in names:
+            raise UserError(f"no listener is named {listener!r}", f"there are: {', '.join(names)}")
     if rejected:
         from edge.status.rejects import Rejections
 

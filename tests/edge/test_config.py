@@ -37,6 +37,14 @@ LISTENER = '[[mqtt]]\nname = "a"\nnetwork = "n"\n'
         ('[link]\nurl = "https://cloud"', "edge.toml, line 1: link: url must begin with ws:// or wss://"),
         (LISTENER + 'tls_key = "k"', "edge.toml, line 1: mqtt[0]: tls_cert and tls_key go together"),
         (LISTENER + LISTENER, "edge.toml: two listeners are named 'a'"),
+        (
+            LISTENER + LISTENER.replace('"a"', '"b"'),
+            "edge.toml: listener 'b' and listener 'a' both have tcp port 1883 on 0.0.0.0; give one of them another",
+        ),
+        (
+            LISTENER + 'host = "127.0.0.1"\nport = 8081',
+            "edge.toml: listener 'a' and the status page both have tcp port",
+        ),
         ("[mqtt]\nname = 'a'\nnetwork = 'n'", "edge.toml, line 1: mqtt: there may be several of it"),
         ('[bus]\nendpoint = "tcp://0.0.0.0:7999"', "edge.toml, line 1: bus: endpoint tcp://0.0.0.0:7999: whoever"),
         (
