@@ -84,7 +84,7 @@ class Credentials:
             detail = f"the registry of this gateway does not hold network {self._network_id!r}, or not yet"
             return Refusal(RefusalCode.NO_REGISTRY, detail)
         if not user_name or password is None:
-            return Refusal(RefusalCode.NO_CREDENTIALS, "CONNECT without user name or password")
+            return Refusal(RefusalCode.NO_CREDENTIALS, "no user name or password")
         name = _split(user_name, network)
         if name is None:
             detail = f"{user_name[:NAME_BYTES_MAX]!r} is no `alias` or `key:alias` of up to {NAME_BYTES_MAX} bytes each"

@@ -151,6 +151,7 @@ async def _of_http(request: Request, error: Exception) -> Response:
         detail, remedy = f"there is nothing at {request.url.path}", "the paths are listed at /docs"
     elif error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{request.method} is not possible at {request.url.path}"
+        remedy = "the methods of each path are listed at /docs"
     return Problem(error.status_code, code, title, detail, remedy=remedy, headers=error.headers).response()
 
 
