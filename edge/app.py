@@ -34,6 +34,7 @@ from edge.listeners.listener import Listener, Shared
 from edge.listeners.roster import Roster
 from edge.places import Places
 from edge.presence import Name, PresenceRecorder
+from edge.pushed import Pushed
 from edge.recorder import CHANNEL, Recorder
 from edge.recorder import TOPIC as INBOUND
 from edge.reload import Reload
@@ -49,7 +50,7 @@ from sync.bus.contract import BusError, TopicSpec
 from sync.bus.zeromq_hub import ZeroMqHub
 from sync.link.client import LinkClient
 from sync.link.dial import WebSocketDial
-from sync.link.frames import FEATURE_BOOKS, FEATURE_COMMANDS, Hello
+from sync.link.frames import FEATURE_BOOKS, FEATURE_COMMANDS, FEATURE_CONFIGURATION, Hello
 from sync.link.limits import Deadlines
 from sync.link.regroup import FEATURE as REGROUP
 from sync.log.log import Log, LogBusyError, LogSettings, RealDisk
@@ -60,6 +61,7 @@ LOG_FOLDER: Final = "log"
 REPLICA_FILE: Final = "replica.db"
 COMMANDS_FILE: Final = "commands.db"
 PLACES_FILE: Final = "places.json"
+PUSHED_FILE: Final = "pushed.json"
 
 LINK_FAREWELL_S: Final = 12.0
 """For the link to say goodbye and close: twice its own deadline, and a little."""
@@ -82,10 +84,11 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event, load: Callable[[]
             f"the gateway of {config.data_dir} is not enrolled",
             f"tidegate-edge enroll https://CLOUD --token TOKEN --data {config.data_dir}",
         )
-    _allow_files(config)
     system, background, seen, notify = SystemClock(), Background(), MessageView(), Notify()
     async with contextlib.AsyncExitStack() as up:
         folder = up.enter_context(contextlib.closing(DataFolder(config.data_dir)))
+        pushed = Pushed(config.data_dir / PUSHED_FILE, config)
+        _allow_files(pushed.config)
         anchors = Anchors(FolderFile(config.data_dir), system)
         clock = GatewayClock(system, anchors)
         await up.enter_async_context(background.needed("clock", anchors.run()))
@@ -99,15 +102,19 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event, load: Callable[[]
         up.push_async_callback(hub.close)
         places = Places(config.data_dir / PLACES_FILE)
         await up.enter_async_context(restarted("places", places.run))
-        parts = _parts(config, identity, clock, anchors, replica, commands, places, log, hub, seen)
+        parts = _parts(config, identity, clock, anchors, replica, commands, places, log, hub, seen, pushed)
         await up.enter_async_context(background.needed("recorder", parts.recorder.run()))
         await up.enter_async_context(background.needed("collector", parts.collector.run()))
         await up.enter_async_context(restarted("resolver", parts.resolver.run))
         await up.enter_async_context(background.needed("presence", parts.presence.run()))
-        if log.accounting().logged:
-            parts.presence.begin(parts.listeners)
-        await parts.roster.start()
+
+        def begin() -> None:
+            if log.accounting().logged:
+                parts.presence.begin(parts.listeners)
+
+        await pushed.start(parts.roster, begin)
         up.push_async_callback(parts.roster.close)
+        parts.reload.config = pushed.config
         view = GatewayView(parts, seen)
         await up.enter_async_context(background.needed("status sampler", view.sample()))
         status = StatusServer(config.status.host, config.status.port, view)
@@ -124,8 +131,9 @@ async def run_gateway(config: EdgeConfig, stop: asyncio.Event, load: Callable[[]
 
         parts.reload.done = tell
         if load is not None:
-            up.enter_context(rereading(parts.reload, load, stop))
+            up.enter_context(rereading(partial(pushed.read, load, "SIGHUP"), stop))
         tell()
+        await up.enter_async_context(restarted("pushed configuration", pushed.run))
         _settle_memory()
         _log.info("gateway is up", epoch=f"{log.epoch:016x}")
         if notify.is_heard:
@@ -151,6 +159,7 @@ def _parts(
     log: Log,
     hub: ZeroMqHub,
     seen: MessageView,
+    pushed: Pushed,
 ) -> Parts:
     """What works on them; nothing runs yet."""
     monotonic_s = asyncio.get_running_loop().time
@@ -168,7 +177,7 @@ def _parts(
         made.refusals.watch = partial(seen.add_refused, made.name, made.network_id)
         return made
 
-    roster.fill(config.listeners, make)
+    pushed.fill(roster, make)
     downlink = GatewayDownlink(replica, listeners, courier)
     sender = Sender(log, log.accept, monotonic_s=monotonic_s)
     recorder = Recorder(hub.connect(), log, anchors.true_received_ms)
@@ -180,8 +189,10 @@ def _parts(
         true_ms=clock.true_ms,
         look_again=sender.look_again,
     )
-    link = _link(config, identity, clock, replica, log, sender, downlink, books)
+    link = _link(config, identity, clock, replica, log, sender, downlink, books, pushed)
     courier.report_by(link.report)
+    reload = Reload(pushed.config, roster, allow_files=_allow_files)
+    pushed.attach(reload, link.tell_configuration)
     return Parts(
         enrolment=identity.enrolment,
         started_ms=clock.steady_ms(),
@@ -194,7 +205,8 @@ def _parts(
         recorder=recorder,
         collector=collector,
         roster=roster,
-        reload=Reload(config, roster, allow_files=_allow_files),
+        reload=reload,
+        pushed=pushed,
         resolver=LocalResolver(
             lambda: replica.registry,
             log.reader("resolver", at="end"),
@@ -265,6 +277,7 @@ def _link(
     sender: Sender,
     downlink: GatewayDownlink,
     books: GatewayBooks,
+    pushed: Pushed,
 ) -> LinkClient:
     url = _link_url(config, identity)
     software = f"tidegate-edge {importlib.metadata.version(DISTRIBUTION)}"
@@ -277,7 +290,8 @@ def _link(
             clock.boot_ms(),
             clock.wall_ms(),
             replica.registry.revision,
-            (REGROUP, FEATURE_BOOKS, FEATURE_COMMANDS),
+            (REGROUP, FEATURE_BOOKS, FEATURE_COMMANDS, FEATURE_CONFIGURATION),
+            pushed.revision,
         )
 
     try:
@@ -288,6 +302,7 @@ def _link(
             source=sender,
             downlink=downlink,
             books=books,
+            configured=pushed,
             wall_ms=clock.steady_ms,
             random=random.random,
             dial=WebSocketDial(

@@ -7,17 +7,17 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
-from edge.config import EdgeConfig
-from edge.reload import Reload, Reloaded
+from edge.reload import Reloaded
 
 _OUTPUTS = (1, 2)
 
 
 @contextlib.contextmanager
-def rereading(reload: Reload, load: Callable[[], EdgeConfig], stop: asyncio.Event) -> Iterator[None]:
-    """Within the block SIGHUP does that; `load` reads the configuration."""
+def rereading(read: Callable[[], Coroutine[Any, Any, Reloaded]], stop: asyncio.Event) -> Iterator[None]:
+    """Within the block SIGHUP does that; `read` reads the configuration, and puts it in force."""
     loop = asyncio.get_running_loop()
     under_way: set[asyncio.Task[Reloaded]] = set()
     has_terminal = os.isatty(2)
@@ -27,7 +27,7 @@ def rereading(reload: Reload, load: Callable[[], EdgeConfig], stop: asyncio.Even
             _say_nothing_more()
             stop.set()
             return
-        task = loop.create_task(reload.read(load, "SIGHUP"), name="reload")
+        task = loop.create_task(read(), name="reload")
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 

@@ -1,8 +1,8 @@
 """Changes the configuration of a gateway that runs: what is checked whole first, and never touches the log.
 
 Listeners whose section did not change keep their connections. Everything else but the log's level takes effect at the
-next start, and is named. Where a configuration comes from does not matter here: a file that is read again, or, one day,
-the cloud.
+next start, and is named. Where a configuration comes from does not matter here: a file that is read again, or the cloud
+(pushed.py).
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Reloaded(msgspec.Struct, frozen=True):
     listeners: list[Change] = []
     needs_restart: list[str] = []
     """Settings that differ from those in force until the next start."""
+    note: str = ""
+    """What people should know beside it."""
 
     @property
     def is_in_force(self) -> bool:

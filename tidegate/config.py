@@ -29,7 +29,7 @@ from tidegate.logs import REDACTED, is_secret, redact_text
 from tidegate.settings import Setting, alternatives, counted, settings, struct_of, table_of
 from tidegate.toml_lines import line_of
 
-__all__ = ["ConfigError", "Setting", "load", "settings"]
+__all__ = ["ConfigError", "Setting", "load", "loads", "parse", "settings"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -74,17 +74,35 @@ def load(
 
     Raises ConfigError for the first thing that is wrong.
     """
-    tree = {} if file is None else _read(file)
+    text = None if file is None else _read(file)
+    return _made(kind, str(file), text, env_prefix, environ, decode or _decode)
+
+
+def loads(kind: type[T], text: str, *, name: str) -> T:
+    """The configuration of `kind` from a text, which errors call `name`, and from nothing else. Raises ConfigError."""
+    return _made(kind, name, text, "", {}, _decode)
+
+
+def _made(
+    kind: type[T],
+    name: str,
+    text: str | None,
+    env_prefix: str,
+    environ: Mapping[str, str],
+    decode: Callable[[type, Any], Any],
+) -> T:
+    """`name`: of the text."""
+    tree = {} if text is None else parse(name, text)
     set_by = _override(tree, kind, env_prefix.rstrip("_") + "_", environ)
     try:
-        return msgspec.convert(tree, kind, dec_hook=decode or _decode)
+        return msgspec.convert(tree, kind, dec_hook=decode)
     except msgspec.ValidationError as error:
         what, path = _parts(error)
-        source = _variable_of(path, set_by) or _source_of(file, what, path)
+        source = _variable_of(path, set_by) or _source_of(name, text, what, path)
         raise _field_error(kind, tree, what, path, source) from None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> str:
     try:
         with file.open("rb") as stream:
             data = stream.read(CONFIG_BYTES_MAX + 1)
@@ -93,21 +111,29 @@ def _read(file: Path) -> dict[str, Any]:
     if len(data) > CONFIG_BYTES_MAX:
         raise ConfigError(f"{file}: more than {CONFIG_BYTES_MAX} bytes", "give the path of a configuration file")
     try:
-        return tomllib.loads(data.decode())
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}, line {line}: not UTF-8", "save the file as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(file, str(error)) from None
 
 
-def _syntax_error(file: Path, text: str) -> ConfigError:
+def parse(name: str, text: str) -> dict[str, Any]:
+    """TOML, not checked any further; errors call the text `name`. Raises ConfigError."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise _syntax_error(name, "nested too deeply") from None
+    except ValueError as error:  # also a number of too many digits
+        raise _syntax_error(name, str(error)) from None
+
+
+def _syntax_error(name: str, text: str) -> ConfigError:
     remedy = "text stands in quotes, a table begins with [name]; see https://toml.io"
     found = _TOML_PLACE.match(text)
     if found is None:
-        return ConfigError(f"{file}: not valid TOML: {text}", remedy)
+        return ConfigError(f"{name}: not valid TOML: {text}", remedy)
     place = f"line {found['line']}, column {found['column']}" if found["line"] else "at its end"
-    return ConfigError(f"{file}, {place}: not valid TOML: {found['what']}", remedy)
+    return ConfigError(f"{name}, {place}: not valid TOML: {found['what']}", remedy)
 
 
 def _override(
@@ -191,13 +217,13 @@ def _variable_of(path: str, set_by: Mapping[str, str]) -> str | None:
     return set_by[max(within, key=len)] if within else None
 
 
-def _source_of(file: Path | None, what: str, path: str) -> str:
-    """The file, and the line in it, where it is to be mended."""
-    if file is None:
+def _source_of(name: str, text: str | None, what: str, path: str) -> str:
+    """The text's name, and the line in it, where it is to be mended."""
+    if text is None:
         return "configuration"
     unknown = _UNKNOWN.match(what)
-    line = line_of(file.read_text(), f"{path}.{unknown['name']}".lstrip(".") if unknown else path)
-    return str(file) if line is None else f"{file}, line {line}"
+    line = line_of(text, f"{path}.{unknown['name']}".lstrip(".") if unknown else path)
+    return name if line is None else f"{name}, line {line}"
 
 
 def _field_error(kind: type[msgspec.Struct], tree: Mapping[str, Any], what: str, path: str, source: str) -> ConfigError:

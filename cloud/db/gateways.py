@@ -65,6 +65,15 @@ async def get(conn: Connection, project_id: str, gateway_id: str) -> Gateway:
     return _gateway(gateway_id, row)
 
 
+async def lock(conn: Connection, project_id: str, gateway_id: str) -> None:
+    """Until the end of the transaction, against others who change what is the gateway's. Raises NotFoundError."""
+    found = await conn.fetchval(
+        "SELECT id FROM gateway WHERE project_id = $1 AND id = $2 FOR NO KEY UPDATE", project_id, gateway_id
+    )
+    if found is None:
+        raise NotFoundError("gateway", gateway_id)
+
+
 async def page(conn: Connection, project_id: str, *, after: str | None = None, limit: int) -> list[Gateway]:
     """By id."""
     found = await conn.fetch(

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from cloud.db import commands
@@ -42,6 +42,7 @@ class Commands:
         self._database = database
         self._wall_ms = wall_ms
         self._open: dict[str, set[GatewayCommands]] = {}
+        self._heeded: dict[str, set[Callable[[], None]]] = {}
 
     @contextlib.asynccontextmanager
     async def of_gateway(self, project_id: str, gateway_id: str) -> AsyncIterator[GatewayCommands]:
@@ -63,6 +64,18 @@ class Commands:
                     await commands.end_session(conn, project_id, gateway_id, feed.session)
             except DatabaseError as error:
                 _log.warning("end of a gateway's session not noted", gateway=gateway_id, reason=str(error))
+
+    @contextlib.contextmanager
+    def heeding(self, project_id: str, gateway_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        """Within the block, `wake` is called at each notification for the gateway, whatever it is about."""
+        name = f"{project_id}/{gateway_id}"
+        self._heeded.setdefault(name, set()).add(wake)
+        try:
+            yield
+        finally:
+            self._heeded[name].discard(wake)
+            if not self._heeded[name]:
+                del self._heeded[name]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; waits out a database that is away."""
@@ -111,6 +124,8 @@ class Commands:
     def _notified(self, _conn: object, _pid: int, _channel: str, name: object) -> None:
         for feed in self._open.get(str(name), ()):
             feed.wake()
+        for wake in self._heeded.get(str(name), ()):
+            wake()
 
     def _wake_all(self) -> None:
         for feeds in self._open.values():

@@ -15,6 +15,7 @@ from cloud.db.database import Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.registry_feed import RegistryFeed
 from cloud.services.commands import Commands
+from cloud.services.configurations import GatewayConfigurations
 from cloud.services.credit import CreditWatch
 from cloud.services.intake import GatewayBooks, GatewayCredit, GatewayIntake
 from cloud.services.receiver import Receiver
@@ -119,6 +120,8 @@ class Links:
                 )
             except DatabaseError as error:
                 raise RejectedError(503, "database", str(error), AWAY_RETRY_S) from None
+            configurations = GatewayConfigurations(self._database, claims.project_id, claims.gateway_id)
+            stack.enter_context(self._commands.heeding(claims.project_id, claims.gateway_id, configurations.wake))
             session = GatewaySession(
                 project_id=claims.project_id,
                 gateway_id=claims.gateway_id,
@@ -127,6 +130,7 @@ class Links:
                 commands=commands,
                 books=GatewayBooks(self._receiver, source_id, partial(self._standings.tell, name)),
                 credit=GatewayCredit(self._credit),
+                configuration=configurations,
             )
             self._sessions.add(session)
             _log.info("gateway connected", gateway=claims.gateway_id, project=claims.project_id)

@@ -57,4 +57,5 @@ def lines(seen: Reloaded) -> list[str]:
     ]
     if seen.needs_restart:
         found.append(f"takes effect at the next start: {', '.join(seen.needs_restart)}")
-    return found or ["nothing to change"]
+    found = found or ["nothing to change"]
+    return [*found, seen.note] if seen.note else found

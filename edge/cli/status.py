@@ -11,7 +11,7 @@ import typer
 from edge.cli.options import AsJson, ConfigFile, DataDir
 
 if TYPE_CHECKING:
-    from edge.status.accounting import Accounting
+    from edge.status.accounting import Accounting, PushedFigures
 
 COLUMNS: Final = {"part": "part", "state": "state"}
 BAR_CHARS: Final = 24
@@ -69,6 +69,8 @@ def rows(seen: Accounting) -> list[Mapping[str, Any]]:
     registry = seen.registry
     known = f"revision {registry.revision}, devices: {registry.devices:,}" if registry.revision else "never received"
     parts.append(("registry", known))
+    if seen.pushed is not None and (seen.pushed.in_force or seen.pushed.refused):
+        parts.append(("configuration", configuration_line(seen.pushed)))
     if seen.refused:
         parts.append(("refused", f"records: {_by_reason(seen.refused)}"))
     if seen.resolver.rejected:
@@ -133,6 +135,14 @@ def link_line(seen: Accounting) -> str:
     again = max(0, link.retry_at_ms - seen.now_ms)
     retry = f"; next attempt in {duration(again)}" if link.retry_at_ms else ""
     return f"{link.state} for {since}: {link.reason or link.url}{retry}"
+
+
+def configuration_line(pushed: PushedFigures) -> str:
+    whose = "listeners pushed by the cloud" if pushed.in_force else "listeners of the file"
+    if not pushed.refused:
+        return f"{whose}, revision {pushed.revision}"
+    remedy = f"; {pushed.remedy}" if pushed.remedy else ""
+    return f"{whose}; revision {pushed.revision} of the cloud REFUSED: {pushed.refused}{remedy}"
 
 
 def clock_line(seen: Accounting) -> str:

@@ -48,10 +48,14 @@ class Roster:
         self._posts: dict[str, _Post] = {}
 
     def fill(self, sections: Sequence[Section], make: Make) -> None:
-        """Makes them, once; nothing listens yet. Raises UserError as their kinds do."""
+        """Makes them; nothing listens yet. Raises UserError as their kinds do."""
         self._make = make
         self._posts = {section[1].name: _post(section, make) for section in sections}
         self.listeners[:] = [post.listener for post in self._posts.values()]
+
+    def refill(self, sections: Sequence[Section]) -> None:
+        """Others than those that did not start."""
+        self.fill(sections, self._make)
 
     async def start(self) -> None:
         """All of them, or none. Raises UserError."""

@@ -19,6 +19,7 @@ from edge.listeners.collector import Collector
 from edge.listeners.listener import Listener
 from edge.listeners.roster import Roster
 from edge.presence import PresenceRecorder
+from edge.pushed import Pushed
 from edge.recorder import Recorder
 from edge.reload import Reload
 from edge.replica import Replica
@@ -191,6 +192,20 @@ class Accounting(msgspec.Struct, frozen=True):
     listeners: list[ListenerFigures]
     resolver: ResolverFigures
     registry: RegistryFigures
+    pushed: PushedFigures | None = None
+    """None: nothing was."""
+
+
+class PushedFigures(msgspec.Struct, frozen=True):
+    """What the cloud has the gateway listen on."""
+
+    revision: int
+    """Of the configuration that came last."""
+    in_force: bool
+    """The listeners are pushed ones, though not the last where that is refused; otherwise they are the file's."""
+    refused: str
+    """Why the last one is not in force; empty: it is."""
+    remedy: str
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -209,6 +224,7 @@ class Parts(msgspec.Struct, frozen=True):
     collector: Collector
     roster: Roster
     reload: Reload
+    pushed: Pushed
     resolver: LocalResolver
     sender: Sender
     downlink: GatewayDownlink
@@ -260,7 +276,15 @@ def accounting(parts: Parts, *, backlog_peak: int) -> Accounting:
         registry=RegistryFigures(
             registry.revision, len(registry.networks), len(registry.blueprints), len(registry.devices)
         ),
+        pushed=_pushed(parts.pushed),
     )
+
+
+def _pushed(pushed: Pushed) -> PushedFigures | None:
+    result = pushed.result()
+    if result is None:
+        return None
+    return PushedFigures(result.revision, pushed.is_in_force, result.refused, result.remedy)
 
 
 def summary(seen: Accounting) -> str:

@@ -11,7 +11,7 @@ from sync.link.backoff import Backoff
 from sync.link.connection import Connection, Ended
 from sync.link.dial import WebSocketDial
 from sync.link.errors import DialError
-from sync.link.frames import CommandProgress, Hello
+from sync.link.frames import CommandProgress, ConfigurationResult, Hello
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import (
     BACKOFF_S_MAX,
@@ -24,7 +24,7 @@ from sync.link.limits import (
     Deadlines,
 )
 from sync.link.pace import PACE_STEP_S
-from sync.link.ports import BlockSource, Books, Dial, Downlink
+from sync.link.ports import BlockSource, Books, Configured, Dial, Downlink
 from sync.link.status import LinkState, LinkStatus
 from tidegate.logs import get_logger
 
@@ -43,6 +43,7 @@ class LinkClient:
         source: BlockSource,
         downlink: Downlink,
         books: Books | None = None,
+        configured: Configured | None = None,
         wall_ms: Callable[[], int],
         random: Callable[[], float],
         dial: Dial | None = None,
@@ -56,13 +57,14 @@ class LinkClient:
         from 0 to below 1; `dial` opens connections, by default WebSockets to `url`, for which `ca_file` holds
         authorities (PEM) to trust beside the system's, and OSError is raised if it does not serve; `window_bytes_max`
         bounds what is in flight, however much credit the cloud gives; `bytes_per_s_max` what is sent, 0: nothing does.
-        Without `books`, the hello must not name the feature."""
+        Without `books` or `configured`, the hello must not name their feature."""
         self._url = url
         self._token = token
         self._hello = hello
         self._source = source
         self._downlink = downlink
         self._books = books
+        self._configured = configured
         self._wall_ms = wall_ms
         self._random = random
         self._window_bytes_max = window_bytes_max
@@ -91,6 +93,11 @@ class LinkClient:
     def report(self, progress: CommandProgress) -> bool:
         """Tells the cloud what became of a command. False while the link is down: the caller keeps it."""
         return self._connection is not None and self._connection.report(progress)
+
+    def tell_configuration(self, result: ConfigurationResult) -> None:
+        """Tells the cloud what became of a pushed configuration, now, and on each connection as `configured` says."""
+        if self._connection is not None:
+            self._connection.tell_configuration(result)
 
     async def _once(self, stop: asyncio.Event) -> Ended:
         """One attempt, and the connection for as long as it stands."""
@@ -132,6 +139,7 @@ class LinkClient:
             source=self._source,
             downlink=self._downlink,
             books=self._books,
+            configured=self._configured,
             status=self.status,
             turn_up=lambda: self._turn(LinkState.UP, ""),
             wall_ms=self._wall_ms,

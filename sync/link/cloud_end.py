@@ -10,10 +10,12 @@ import zstandard
 
 from protocols.errors import WireError
 from protocols.messages import Command
+from sync.configuration import CHANGES_MAX
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
     FEATURE_BOOKS,
     FEATURE_COMMANDS,
+    FEATURE_CONFIGURATION,
     Accepted,
     Anchors,
     AnchorsKept,
@@ -21,6 +23,8 @@ from sync.link.frames import (
     CommandDown,
     CommandKept,
     CommandProgress,
+    Configuration,
+    ConfigurationResult,
     Credit,
     Gaps,
     GapsKept,
@@ -68,6 +72,8 @@ class CloudEnd(End):
         """Both ends have the feature."""
         self.keeps_commands = False
         """Both ends have the feature."""
+        self.configures = False
+        """Both ends have the feature."""
         self._credit = Credit(0)
         self._allowed_bytes = 0  # the most that was ever granted: a gateway may still be using it
         self._requests: dict[int, int] = {}  # bytes of each, unanswered
@@ -76,14 +82,24 @@ class CloudEnd(End):
         self._heard_s = now_s
 
     def greet(
-        self, project_id: str, gateway_id: str, credit: Credit, server_time_ms: int, *, books: bool = False
+        self,
+        project_id: str,
+        gateway_id: str,
+        credit: Credit,
+        server_time_ms: int,
+        *,
+        books: bool = False,
+        configures: bool = False,
     ) -> None:
-        """`books`: whether this cloud keeps them."""
+        """`books`: whether this cloud keeps them; `configures`: whether it pushes configurations."""
         assert self.hello is not None, "the gateway says HELLO first"
         self._grant(credit)
         self.books = books and FEATURE_BOOKS in self.hello.features
         self.keeps_commands = FEATURE_COMMANDS in self.hello.features
-        ours = (FEATURE, FEATURE_BOOKS, FEATURE_COMMANDS) if books else (FEATURE, FEATURE_COMMANDS)
+        self.configures = configures and FEATURE_CONFIGURATION in self.hello.features
+        ours = [FEATURE, FEATURE_COMMANDS]
+        ours += [FEATURE_BOOKS] if books else []
+        ours += [FEATURE_CONFIGURATION] if configures else []
         self.put(
             Welcome(
                 project_id,
@@ -150,6 +166,11 @@ class CloudEnd(End):
         if self.keeps_commands:
             self.put(kept)
 
+    def configuration(self, configuration: Configuration) -> None:
+        """For a gateway that has the feature."""
+        assert self.configures, "an older gateway would pass over it"
+        self.put(configuration)
+
     def receive(self, data: bytes, now_s: float, wall_ms: int) -> list[CloudEvent]:
         self._heard_s = now_s
         frame = self.read(data)
@@ -164,6 +185,10 @@ class CloudEnd(End):
             case Blocks():
                 return self._blocks(frame)
             case RegistryAsk() | CommandProgress():
+                return [frame]
+            case ConfigurationResult() if self.configures:
+                if len(frame.listeners) > CHANGES_MAX:
+                    raise ViolationError("limit", f"what became of {len(frame.listeners):,} listeners")
                 return [frame]
             case Anchors() | Gaps() | Standing() | Holdings() if self.books:
                 _check_told(frame)

@@ -13,11 +13,20 @@ from protocols.errors import WireError
 from protocols.messages import Command, Lane
 from sync.link.backoff import Backoff
 from sync.link.errors import CLOSE_NORMAL, FarewellError, LinkError, TransportClosedError
-from sync.link.frames import CommandKept, CommandProgress, ProbeAnswer, Resend, Span, Welcome
+from sync.link.frames import (
+    CommandKept,
+    CommandProgress,
+    Configuration,
+    ConfigurationResult,
+    ProbeAnswer,
+    Resend,
+    Span,
+    Welcome,
+)
 from sync.link.gateway_end import GatewayEnd
 from sync.link.limits import BACKOFF_S_MIN, BOOKS_EVERY_S, RESEND_S_MAX
 from sync.link.pace import PACE_STEP_S, Pace
-from sync.link.ports import BlockSource, Books, Downlink, Parcel, Transport
+from sync.link.ports import BlockSource, Books, Configured, Downlink, Parcel, Transport
 from sync.link.protocol import BlockRefused, GatewayEvent, Kept
 from sync.link.status import LinkStatus
 from sync.link.teller import Teller
@@ -49,6 +58,7 @@ class Connection:
         source: BlockSource,
         downlink: Downlink,
         books: Books | None,
+        configured: Configured | None,
         status: LinkStatus,
         turn_up: Callable[[], None],
         wall_ms: Callable[[], int],
@@ -58,6 +68,7 @@ class Connection:
         self._end = end
         self._source = source
         self._downlink = downlink
+        self._configured = configured
         self._teller = Teller(books, end, status)
         self._status = status
         self._turn_up = turn_up
@@ -111,6 +122,12 @@ class Connection:
         self._dirty.set()
         return True
 
+    def tell_configuration(self, result: ConfigurationResult) -> None:
+        """Sends it if the connection is up; it is told again on the next one."""
+        if self._up_s is not None:
+            self._end.tell_configuration(result)
+            self._dirty.set()
+
     async def _listen(self) -> None:
         while True:
             data = await self._transport.receive()
@@ -136,6 +153,9 @@ class Connection:
                 await self._downlink.command_arrived(event)
             case CommandKept():
                 self._downlink.command_kept(event)
+            case Configuration():
+                assert self._configured is not None, "the hello names the feature"
+                self._configured.wanted(event)
             case Kept():
                 self._teller.kept(event, self._loop.time())
             case ProbeAnswer():
@@ -148,6 +168,8 @@ class Connection:
                 self._teller.greeted(event, self._up_s - self._began_s)
                 self._turn_up()
                 self._downlink.linked(confirmed=self._end.keeps_commands)
+                if self._configured is not None and (result := self._configured.result()) is not None:
+                    self._end.tell_configuration(result)
 
     async def _pump(self) -> None:
         """Source to end: one frame at a time, the next one when the last is being sent, so that what is live never

@@ -28,6 +28,9 @@ FEATURE_BOOKS: Final = "books"
 FEATURE_COMMANDS: Final = "commands"
 """The gateway keeps commands durably and tells their states until the cloud says that it has them."""
 
+FEATURE_CONFIGURATION: Final = "configuration"
+"""The gateway takes listeners from the cloud, and tells what became of them."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -53,6 +56,8 @@ class FrameType(enum.IntEnum):
     RESEND = 19
     CREDIT = 20
     COMMAND_KEPT = 21
+    CONFIGURATION = 22
+    CONFIGURATION_RESULT = 23
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -72,6 +77,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """What the gateway's replica holds; 0: nothing."""
     features: tuple[str, ...] = ()
     """What this end can do beyond version 1. A feature is used if both ends name it."""
+    configuration_revision: Count = 0
+    """Of the pushed configuration that the gateway has answered last; 0: none."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True):
@@ -261,6 +268,34 @@ class Credit(msgspec.Struct, frozen=True, array_like=True):
     backfill_bytes: Count | None = None
 
 
+class Configuration(msgspec.Struct, frozen=True, array_like=True):
+    """Down: the listeners that the gateway is to have from now on. Sent after WELCOME to a gateway that named another
+    revision, and when it changes."""
+
+    revision: Count
+    toml: str | None
+    """None: those of its own file."""
+
+
+class ListenerChange(msgspec.Struct, frozen=True, array_like=True):
+    """What became of one listener."""
+
+    name: str
+    what: str
+    """kept, started, restarted, closed; rolled back, not started or failed."""
+    reason: str
+
+
+class ConfigurationResult(msgspec.Struct, frozen=True, array_like=True):
+    """Up: what became of a pushed configuration. Told again on each connection."""
+
+    revision: Count
+    refused: str = ""
+    """Why it is not in force; empty: it is."""
+    remedy: str = ""
+    listeners: tuple[ListenerChange, ...] = ()
+
+
 class Goodbye(msgspec.Struct, frozen=True, array_like=True):
     """Either way, last: why the connection is closed, and how long to stay away at least."""
 
@@ -291,6 +326,8 @@ Frame = (
     | Resend
     | Credit
     | CommandKept
+    | Configuration
+    | ConfigurationResult
 )
 
 _STRUCTS: Final[dict[FrameType, type[Frame]]] = {
@@ -315,6 +352,8 @@ _STRUCTS: Final[dict[FrameType, type[Frame]]] = {
     FrameType.RESEND: Resend,
     FrameType.CREDIT: Credit,
     FrameType.COMMAND_KEPT: CommandKept,
+    FrameType.CONFIGURATION: Configuration,
+    FrameType.CONFIGURATION_RESULT: ConfigurationResult,
 }
 _HEADS: Final = {struct: bytes((VERSION, number)) for number, struct in _STRUCTS.items()}
 _DECODERS: Final = {int(number): msgspec.msgpack.Decoder(struct) for number, struct in _STRUCTS.items()}

@@ -12,10 +12,12 @@ import zstandard
 from protocols.block import read_head
 from protocols.errors import UNREADABLE
 from protocols.messages import Anchor, Gap, Lane
+from sync.configuration import TOML_BYTES_MAX
 from sync.link.errors import LateError, ViolationError
 from sync.link.frames import (
     FEATURE_BOOKS,
     FEATURE_COMMANDS,
+    FEATURE_CONFIGURATION,
     Accepted,
     Anchors,
     AnchorsKept,
@@ -23,6 +25,8 @@ from sync.link.frames import (
     CommandDown,
     CommandKept,
     CommandProgress,
+    Configuration,
+    ConfigurationResult,
     Credit,
     Gaps,
     GapsKept,
@@ -108,6 +112,8 @@ class GatewayEnd(End):
         """Both ends have the feature."""
         self.keeps_commands = False
         """Both ends have the feature."""
+        self.is_configured = False
+        """Both ends have the feature."""
         self.window = Window(
             window_bytes,
             now_s=now_s,
@@ -179,6 +185,11 @@ class GatewayEnd(End):
     def report(self, progress: CommandProgress) -> None:
         self.put(progress)
 
+    def tell_configuration(self, result: ConfigurationResult) -> None:
+        """To a cloud that has the feature."""
+        if self.is_configured:
+            self.put(result)
+
     def ask_registry(self, revision: int) -> None:
         """Has the feed start again from `revision`; 0: from a snapshot."""
         self.put(RegistryAsk(revision))
@@ -195,6 +206,7 @@ class GatewayEnd(End):
                 self._regroups = FEATURE in frame.features and FEATURE in self._features
                 self.books = FEATURE_BOOKS in frame.features and FEATURE_BOOKS in self._features
                 self.keeps_commands = FEATURE_COMMANDS in frame.features and FEATURE_COMMANDS in self._features
+                self.is_configured = FEATURE_CONFIGURATION in frame.features and FEATURE_CONFIGURATION in self._features
                 self.window.open(frame)
                 self.cloud_ahead_ms = frame.server_time_ms - wall_ms
                 return [frame]
@@ -207,6 +219,10 @@ class GatewayEnd(End):
             case CommandDown():
                 return [frame.command]
             case CommandKept():
+                return [frame]
+            case Configuration() if self.is_configured:
+                if frame.toml is not None and len(frame.toml.encode()) > TOML_BYTES_MAX:
+                    raise ViolationError("limit", f"a configuration of more than {TOML_BYTES_MAX:,} bytes")
                 return [frame]
             case Probe():
                 self.put(ProbeAnswer(frame.number, wall_ms))

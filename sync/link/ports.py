@@ -9,7 +9,15 @@ from typing import Protocol
 import msgspec
 
 from protocols.messages import Anchor, Command, Gap, Lane
-from sync.link.frames import CommandKept, CommandProgress, Credit, Span, Standing
+from sync.link.frames import (
+    CommandKept,
+    CommandProgress,
+    Configuration,
+    ConfigurationResult,
+    Credit,
+    Span,
+    Standing,
+)
 from sync.registry import RegistryChange
 
 
@@ -154,6 +162,18 @@ class Downlink(Protocol):
         ...
 
 
+class Configured(Protocol):
+    """What the cloud has the gateway listen on. Nothing here waits."""
+
+    def wanted(self, configuration: Configuration) -> None:
+        """To be put in force; one that came before may come again."""
+        ...
+
+    def result(self) -> ConfigurationResult | None:
+        """What became of the last one; None: there was none."""
+        ...
+
+
 # ---- in the cloud ----
 
 
@@ -218,4 +238,15 @@ class CommandFeed(Protocol):
 
     async def progress(self, progress: CommandProgress) -> None:
         """Short: it holds up the link's reading. `commands` gives the answer."""
+        ...
+
+
+class ConfigurationFeed(Protocol):
+    def configurations(self, revision: int | None) -> AsyncIterator[Configuration]:
+        """The one that the gateway is to have, unless that is `revision`, then each change as it happens. None: the
+        gateway is of a version that takes none, so nothing comes; it is for the feed to say so to people."""
+        ...
+
+    async def became(self, result: ConfigurationResult) -> None:
+        """Short: it holds up the link's reading."""
         ...

@@ -22,6 +22,8 @@ from sync.link.frames import (
     Anchors,
     CommandKept,
     CommandProgress,
+    Configuration,
+    ConfigurationResult,
     Frame,
     Gaps,
     Goodbye,
@@ -66,10 +68,12 @@ class Shipped(msgspec.Struct, frozen=True):
     blocks: list[bytes]
 
 
-GatewayEvent = Welcome | Span | BlockRefused | RegistryChange | Command | CommandKept | Kept | Resend | ProbeAnswer
+GatewayEvent = (
+    Welcome | Span | BlockRefused | RegistryChange | Command | CommandKept | Kept | Resend | ProbeAnswer | Configuration
+)
 """A Span was accepted; a Command is to be carried out."""
 Told = Anchors | Gaps | Standing | Holdings
-CloudEvent = Hello | Shipped | RegistryAsk | CommandProgress | Told
+CloudEvent = Hello | Shipped | RegistryAsk | CommandProgress | ConfigurationResult | Told
 
 
 class Awaited:

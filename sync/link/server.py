@@ -24,6 +24,7 @@ from sync.link.frames import (
     Anchors,
     CommandKept,
     CommandProgress,
+    ConfigurationResult,
     Credit,
     Gaps,
     Goodbye,
@@ -34,7 +35,16 @@ from sync.link.frames import (
     Standing,
 )
 from sync.link.limits import BOOKS_RETRY_S, CREDIT_BYTES, CREDIT_BYTES_MIN, Deadlines
-from sync.link.ports import CloudBooks, CommandFeed, CreditFeed, Intake, NotTakenError, RegistryFeed, Transport
+from sync.link.ports import (
+    CloudBooks,
+    CommandFeed,
+    ConfigurationFeed,
+    CreditFeed,
+    Intake,
+    NotTakenError,
+    RegistryFeed,
+    Transport,
+)
 from sync.link.protocol import Shipped, Told
 from tidegate.logs import get_logger
 
@@ -61,11 +71,13 @@ class GatewaySession:
         commands: CommandFeed,
         books: CloudBooks | None = None,
         credit: CreditFeed | None = None,
+        configuration: ConfigurationFeed | None = None,
         wall_ms: Callable[[], int] = unix_ms,
         credit_bytes: int = CREDIT_BYTES,
         deadlines: Deadlines | None = None,
     ) -> None:
-        """`books`: without, the gateway is told that none are kept here; `credit`: without, `credit_bytes` always."""
+        """`books`: without, the gateway is told that none are kept here; `credit`: without, `credit_bytes` always;
+        `configuration`: without, none is pushed."""
         if 0 < credit_bytes < CREDIT_BYTES_MIN:
             raise ValueError(f"a credit of {credit_bytes:,} bytes cannot hold every block; {CREDIT_BYTES_MIN:,} can")
         self.project_id = project_id
@@ -75,6 +87,7 @@ class GatewaySession:
         self.commands = commands
         self.books = books
         self.credit = credit
+        self.configuration = configuration
         self.wall_ms = wall_ms
         self.credit_bytes = credit_bytes
         self.deadlines = deadlines or Deadlines()
@@ -172,6 +185,9 @@ class _Service:
                         task.add_done_callback(self._intakes.discard)
                     case CommandProgress():
                         await self._session.commands.progress(event)
+                    case ConfigurationResult():
+                        assert self._session.configuration is not None, "the cloud's end takes none else"
+                        await self._session.configuration.became(event)
                     case RegistryAsk():
                         self._follow_registry(group, event.revision)
                     case Hello():
@@ -189,10 +205,19 @@ class _Service:
             credits = session.credit.credits()
             credit = await anext(credits)
             group.create_task(self._send_credit(credits))
-        books = session.books is not None
-        self._end.greet(session.project_id, session.gateway_id, credit, session.wall_ms(), books=books)
+        self._end.greet(
+            session.project_id,
+            session.gateway_id,
+            credit,
+            session.wall_ms(),
+            books=session.books is not None,
+            configures=session.configuration is not None,
+        )
         self._follow_registry(group, hello.registry_revision)
         group.create_task(self._send_commands())
+        if session.configuration is not None:
+            revision = hello.configuration_revision if self._end.configures else None
+            group.create_task(self._send_configurations(session.configuration, revision))
 
     async def _keep_books(self) -> None:
         """One thing after the other: they are few, and wait for a database."""
@@ -279,6 +304,11 @@ class _Service:
                 self._end.command_kept(told)
             else:
                 self._end.command(told)
+            await self._flush()
+
+    async def _send_configurations(self, feed: ConfigurationFeed, revision: int | None) -> None:
+        async for configuration in feed.configurations(revision):
+            self._end.configuration(configuration)
             await self._flush()
 
     async def _watch(self) -> None:

@@ -42,6 +42,8 @@ ONE_OF_EACH: list[frames.Frame] = [
     frames.Resend((Span(7, 3, 9),)),
     frames.Credit(1 << 23, 0),
     frames.CommandKept("c1", CommandState.SENT),
+    frames.Configuration(BASE_MS, "[[mqtt]]"),
+    frames.ConfigurationResult(BASE_MS, "no", "mend it", (frames.ListenerChange("mqtt", "rolled back", "taken"),)),
 ]
 
 
