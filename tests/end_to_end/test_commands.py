@@ -42,6 +42,28 @@ class Desk:
         await self.site.until(there)
         return shown
 
+    async def push_listeners(self) -> None:
+        """Those of the gateway's file, which stay as they are, and one more; then some that it cannot have."""
+        path, client = f"{self.site.url}/api/v1/gateways/quay-1/configuration", self.site.client
+        text = self.site.edge_toml.read_text()
+        more = '[[mqtt]]\nname = "one-more"\nnetwork = "plain"\nhost = "127.0.0.1"\nport = 0\n'
+        text = text[text.index("[[mqtt]]") :] + more
+        for toml, state in ((text, "applied"), (f"{text}mistake = 1\n", "refused")):
+            (await client.put(path, json={"toml": toml})).raise_for_status()
+            seen: dict[str, Any] = {}
+
+            async def said() -> bool:
+                nonlocal seen
+                seen = (await client.get(path)).raise_for_status().json()
+                return bool(seen["state"] != "pending")
+
+            await self.site.until(said)
+            assert seen["state"] == state, seen
+        assert "mqtt[2].mistake: no such setting" in seen["message"]
+
+    async def listeners(self) -> list[str]:
+        return [listener["name"] for listener in (await self.site.gateway_status())["listeners"]]
+
     async def presence(self) -> tuple[bool | None, str]:
         presence = (await self.site.get(self.path))["presence"]
         return presence["online"], presence["reason"]
@@ -74,6 +96,7 @@ async def test_each_command_is_run_once_whatever_is_away_or_killed_meanwhile(tmp
             refused = await desk.send("jam")
             assert (await desk.comes_to(refused, "failed"))["reason"] == "the valve is stuck"
             assert await desk.presence() == (True, "connected")
+            await desk.push_listeners()
 
             await device.leave()
             assert await desk.until_online_is(False) == "disconnected"
@@ -101,6 +124,7 @@ async def test_each_command_is_run_once_whatever_is_away_or_killed_meanwhile(tmp
             for command_id in killed:
                 await desk.comes_to(command_id, "acknowledged")
             assert await desk.until_online_is(True) == "connected"
+            assert "one-more" in await desk.listeners()
 
             await site.gateway.kill()
             assert (await desk.until_online_is(None)).startswith("gateway quay-1 is not connected")

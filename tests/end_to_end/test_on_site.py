@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from edge.data_folder import running
 from edge.reload import Reloaded
 from edge.service.unit import Service, text
 from edge.status.latest import DevicesHeard
+from sync.link.frames import Configuration, ConfigurationResult
 from tests.contract.nats_server import free_port
 from tests.edge.cloud import SiteCloud
 from tests.edge.site import COMMAND, PATIENCE_S, RunningSite, Site, command
+from tests.sync.link.platform import until
 
 CONNECT = b"\x10\x1f\x00\x04MQTT\x04\xc2\x00\x00\x00\x00\x00\x04pump\x00\x0bpump-secret"
 """MQTT 3.1.1: a clean session of the pump, without keep-alive."""
@@ -104,6 +107,93 @@ async def test_a_reload_drops_no_device_whose_listener_did_not_change(site: Site
         assert await reader.readexactly(4) == b"\x40\x02\x00\x07"
         writer.close()
         assert await decoded(process.site) == 1
+
+
+class Pushing:
+    """The cloud's configurations, for one gateway, over as many connections as it needs."""
+
+    def __init__(self) -> None:
+        self.wanted = Configuration(0, None)
+        self.changed = asyncio.Event()
+        self.told: asyncio.Queue[ConfigurationResult] = asyncio.Queue()
+        self.named: list[int | None] = []
+
+    async def configurations(self, revision: int | None) -> AsyncIterator[Configuration]:
+        self.named.append(revision)
+        while True:
+            self.changed.clear()
+            if self.wanted.revision != revision:
+                revision = self.wanted.revision
+                yield self.wanted
+            await self.changed.wait()
+
+    async def became(self, result: ConfigurationResult) -> None:
+        self.told.put_nowait(result)
+
+    async def push(self, revision: int, toml: str | None) -> ConfigurationResult:
+        self.wanted = Configuration(revision, toml)
+        self.changed.set()
+        return await self.result()
+
+    async def result(self) -> ConfigurationResult:
+        """Of what is wanted, and not one before it that was told again."""
+        async with asyncio.timeout(PATIENCE_S):
+            while (result := await self.told.get()).revision != self.wanted.revision:
+                pass
+        return result
+
+
+async def test_listeners_pushed_by_the_cloud_drop_nobody_and_outlive_a_kill(site: Site) -> None:
+    cloud = SiteCloud(site.data_dir)
+    cloud.configuration = desk = Pushing()
+    own = '[[mqtt]]\nname = "mqtt"\nnetwork = "quay"\nhost = "127.0.0.1"\nport = 0\n'
+    pier = own.replace('"mqtt"', '"pier"')
+
+    async def send(listener: str) -> None:
+        found = running(site.data_dir)
+        assert found is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", found.ports[listener])
+        writer.write(CONNECT + PUBLISH)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.readexactly(8) == b"\x20\x02\x00\x00\x40\x02\x00\x07"
+        writer.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with cloud.serving() as url:
+            site.config = msgspec.structs.replace(site.config, link=LinkConfig(url=url))
+            async with site.process() as process:
+                await process.site.until(lambda seen: seen.link.state == "up")
+                reader, writer = await asyncio.open_connection("127.0.0.1", process.site.mqtt_port)
+                writer.write(CONNECT)
+                assert await reader.readexactly(4) == b"\x20\x02\x00\x00"
+
+                result = await desk.push(5, own + pier)
+                assert [(one.name, one.what) for one in result.listeners] == [("mqtt", "kept"), ("pier", "started")]
+                writer.write(PUBLISH)  # on the connection of before
+                assert await reader.readexactly(4) == b"\x40\x02\x00\x07"
+                await send("pier")
+
+                bad = own + pier.replace("port = 0", f"port = {taken.getsockname()[1]}")
+                result = await desk.push(6, bad)
+                assert "listener 'pier'" in result.refused
+                writer.write(PUBLISH)
+                assert await reader.readexactly(4) == b"\x40\x02\x00\x07"
+                done = await asyncio.to_thread(command, "status", "--config", site.config_file, "--json")
+                shown = json.loads(done.stdout)["pushed"]
+                assert (shown["revision"], shown["in_force"], shown["refused"]) == (6, True, result.refused)
+
+                await process.kill()
+                writer.close()
+                desk.told = asyncio.Queue()
+                await process.start()
+                assert await desk.result() == result, "the cloud is told once more"
+                assert (desk.named[0], desk.named[-1]) == (0, 6)
+                await send("pier")
+                assert not (await desk.push(7, None)).refused
+                found = running(site.data_dir)
+                assert found is not None
+                assert list(found.ports) == ["mqtt"]
+                await until(lambda: len(cloud.payloads) == 4)
 
 
 async def test_a_session_outlives_a_reload_of_its_listener(site: Site) -> None:

@@ -19,7 +19,7 @@ from sync.link.asgi import LinkApp
 from sync.link.client import LinkClient
 from sync.link.frames import FEATURE_BOOKS, FEATURE_COMMANDS, CommandKept, CommandProgress
 from sync.link.limits import Deadlines
-from sync.link.ports import BlockSource, Books, CloudBooks, CreditFeed, Parcel, Room
+from sync.link.ports import BlockSource, Books, CloudBooks, ConfigurationFeed, CreditFeed, Parcel, Room
 from sync.link.regroup import FEATURE
 from sync.link.server import GatewaySession
 from sync.link.tokens import Claims, sign, verify
@@ -53,6 +53,7 @@ class Cloud:
         self.deadlines = QUICK
         self.books: CloudBooks | None = None
         self.credit: CreditFeed | None = None
+        self.configuration: ConfigurationFeed | None = None
         self.app = LinkApp(self.authenticate, self.open_session)
 
     async def authenticate(self, token: str) -> Claims:
@@ -70,6 +71,7 @@ class Cloud:
             commands=self,
             books=self.books,
             credit=self.credit,
+            configuration=self.configuration,
             deadlines=self.deadlines,
         )
         self.sessions.append(session)

@@ -9,13 +9,17 @@ import pytest
 import zstandard
 
 from protocols.messages import Command, CommandState, Lane, Priority
+from sync.configuration import CHANGES_MAX, TOML_BYTES_MAX
 from sync.link import frames
 from sync.link.cloud_end import CloudEnd
 from sync.link.errors import FarewellError, LateError, ViolationError
 from sync.link.frames import (
     FEATURE_COMMANDS,
+    FEATURE_CONFIGURATION,
     CommandKept,
     CommandProgress,
+    Configuration,
+    ConfigurationResult,
     Credit,
     Hello,
     RegistryAsk,
@@ -48,14 +52,21 @@ DEADLINES = Deadlines()
 class Pair:
     """Both ends, and a wire that is quick and whole."""
 
-    def __init__(self, *, credit_bytes: int = CREDIT, greet: bool = True, said: Hello | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        credit_bytes: int = CREDIT,
+        greet: bool = True,
+        said: Hello | None = None,
+        configures: bool = False,
+    ) -> None:
         self.now_s = 100.0
         self.said = said or hello()
         self.gateway = GatewayEnd(self.said, now_s=self.now_s, deadlines=DEADLINES)
         self.cloud = CloudEnd(now_s=self.now_s, deadlines=DEADLINES)
         if greet:
             assert self.up() == [self.said]
-            self.cloud.greet("demo", "quay-1", Credit(credit_bytes), BASE_MS + 5000)
+            self.cloud.greet("demo", "quay-1", Credit(credit_bytes), BASE_MS + 5000, configures=configures)
             (welcome,) = self.down()
             assert isinstance(welcome, Welcome)
 
@@ -324,6 +335,40 @@ def test_states_of_commands_are_confirmed_to_a_gateway_that_knows_it(features: t
     pair.cloud.command_kept(kept)
     assert pair.gateway.keeps_commands is bool(features)
     assert pair.down() == ([kept] if features else [])
+
+
+CONFIGURES = hello(features=(FEATURE_CONFIGURATION,))
+
+
+def test_configurations_go_down_and_what_became_of_them_up() -> None:
+    pair = Pair(said=CONFIGURES, configures=True)
+    wanted = Configuration(BASE_MS, "x" * TOML_BYTES_MAX)
+    pair.cloud.configuration(wanted)
+    pair.cloud.configuration(Configuration(BASE_MS + 1, None))
+    assert pair.down() == [wanted, Configuration(BASE_MS + 1, None)]
+    result = ConfigurationResult(BASE_MS, "no", "mend it")
+    pair.gateway.tell_configuration(result)
+    assert pair.up() == [result]
+
+
+@pytest.mark.parametrize(("said", "configures"), [(CONFIGURES, False), (hello(), True)])
+def test_an_end_without_the_feature_is_told_nothing_of_configurations(said: Hello, configures: bool) -> None:
+    pair = Pair(said=said, configures=configures)
+    assert not pair.cloud.configures
+    pair.gateway.tell_configuration(ConfigurationResult(BASE_MS))
+    assert not pair.gateway.has_outgoing
+
+
+def test_a_configuration_and_its_result_are_bounded() -> None:
+    pair = Pair(said=CONFIGURES, configures=True)
+    pair.cloud.configuration(Configuration(1, "ä" * (TOML_BYTES_MAX // 2 + 1)))
+    with pytest.raises(ViolationError, match="65,536 bytes"):
+        pair.down()
+    pair.gateway.tell_configuration(
+        ConfigurationResult(1, listeners=(frames.ListenerChange("a", "kept", ""),) * (CHANGES_MAX + 1))
+    )
+    with pytest.raises(ViolationError, match="513 listeners"):
+        pair.up()
 
 
 def test_a_large_snapshot_travels_in_parts_with_other_frames_in_between() -> None:
