@@ -139,11 +139,11 @@ class Credentials:
 
 
 def _split(user_name: str, network: Network) -> tuple[str, str] | None:
-    """Alias key and alias; None for a name that cannot be one."""
+    """Alias key and alias; None for a name that cannot be one: also U+0000 no database text can hold."""
     alias_key, colon, alias = user_name.partition(":")
     if not colon:
         alias_key, alias = network.alias_key, user_name
-    if not all(0 < len(part.encode()) <= NAME_BYTES_MAX for part in (alias_key, alias)):
+    if "\0" in user_name or not all(0 < len(part.encode()) <= NAME_BYTES_MAX for part in (alias_key, alias)):
         return None
     return alias_key, alias
 

@@ -60,9 +60,10 @@ class Template:
         """The MQTT topic filter that gets all that fits, and little else."""
 
     def match(self, topic: str) -> Name | None:
-        """None: it does not fit, or what stands for the alias is longer than an alias may be."""
+        """None: it does not fit, or what stands for the alias is longer than an alias may be; or it holds the character
+        U+0000, which no database text can."""
         found = self._pattern.fullmatch(topic)
-        if found is None:
+        if found is None or "\0" in topic:
             return None
         if not self.alias_key:
             return NOBODY

@@ -108,6 +108,9 @@ def _columns(
             check_origin(origin)
         except LimitError as error:
             raise LimitError(f"messages[{place}].{error.detail}") from None
+        for name in ("network_id", "alias_key", "alias"):
+            if "\0" in getattr(origin, name):
+                raise LimitError(f"messages[{place}].{name} holds the character U+0000, which no database text can")
         payload = msgspec.json.encode(Envelope(message.data, message.id, message.time))
         if len(payload) > PAYLOAD_BYTES_MAX:
             raise LimitError(f"messages[{place}] has {len(payload):,} bytes; the limit is {PAYLOAD_BYTES_MAX:,}")

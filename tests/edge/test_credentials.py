@@ -74,6 +74,7 @@ def tried(
         (":pump", "network", "bad_name"),
         ("esn:", "network", "bad_name"),
         ("x" * 129, "network", "bad_name"),
+        ("a\0b", "network", "bad_name"),
         ("ü" * 65, "network", "bad_name"),
         ("x" * 128, "network", "serial:" + "x" * 128),
     ],

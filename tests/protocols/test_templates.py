@@ -63,6 +63,13 @@ def test_a_template_that_makes_no_sense_says_why(template: str, reason: str) -> 
     assert reason in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("template", "topic"), [("ID {serial}", "ID a\0b"), ("+/{serial}", "a\0b/7"), ("{serial}/#", "7/a\0b")]
+)
+def test_what_no_database_text_can_hold_is_of_no_template(template: str, topic: str) -> None:
+    assert Template(template).match(topic) is None
+
+
 def test_the_first_that_fits_counts() -> None:
     several = Templates(["a/{serial}", "a/{esn}", "#"])
     assert [several.match(topic) for topic in ("a/1", "b", "$x")] == [Name("serial", "1"), NOBODY, None]

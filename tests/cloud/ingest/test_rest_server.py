@@ -98,6 +98,7 @@ async def test_an_id_makes_sending_again_safe_and_a_time_files_the_message(regis
         ([message({"v": 1}), message({"v": "x" * PAYLOAD_BYTES_MAX})], "messages[1] has 262,"),
         ([message({"v": "x" * 100_000})] * 11, "the limit is 983,040"),
         ([message({"v": 1}), message({"v": 1}, alias="a" * 129)], "messages[1].alias is longer than 128 bytes"),
+        ([message({"v": 1}), message({"v": 1}, alias="a\0")], "messages[1].alias holds the character U+0000"),
     ],
 )
 async def test_what_passes_a_limit_is_named_and_nothing_is_recorded(
