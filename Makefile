@@ -55,6 +55,9 @@ check: $(VENV)/dev.ready ## Style, types, layering and the tests that need no se
 worlds: $(VENV)/dev.ready ## Simulate worlds full of faults (SEEDS=n, FIRST=k); each failing seed replays
 	@$(BIN)/python -m tests.worlds --seeds $(or $(SEEDS),500) --first $(or $(FIRST),0)
 
+fuzz: $(VENV)/dev.ready clients ## Throw any bytes at each parser and listener (MINUTES=n); what breaks one replays
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),1) $(ARGS)
+
 faults: $(VENV)/dev.ready clients ## Do real faults to real processes, as root, and prove what became of the messages (40 minutes)
 	@$(BIN)/python -m tests.faults $(ARGS)
 
@@ -153,4 +156,4 @@ clients: $(VENV)/mqttjs/ready
 	PATH=$$PATH:/sbin command -v mkfs.ext4 > /dev/null || missing="$$missing e2fsprogs"; \
 	if [ -n "$$missing" ]; then $(call need,$$missing); fi
 
-.PHONY: help run reset test check worlds bugs faults bench docs lock style types pure python clients
+.PHONY: help run reset test check worlds bugs fuzz faults bench docs lock style types pure python clients

@@ -123,7 +123,7 @@ def test_extras_are_for_what_exists() -> None:
 
 def test_make_lists_what_people_use() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
-    for target in ("run", "reset", "test", "check", "faults", "bench"):
+    for target in ("run", "reset", "test", "check", "fuzz", "faults", "bench"):
         assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE), target
 
 

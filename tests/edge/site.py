@@ -160,6 +160,10 @@ class GatewayProcess:
         return self._process.pid
 
     @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
+    @property
     def said(self) -> str:
         return self._log.read_text()
 

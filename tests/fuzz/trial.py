@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from protocols.errors import WireError
 from tests.fuzz.target import Parser
 from tests.fuzz.work import STEPS_FREE, TooMuchWorkError, cpu_limit, steps_limit
@@ -16,6 +18,7 @@ from tests.fuzz.work import STEPS_FREE, TooMuchWorkError, cpu_limit, steps_limit
 REGRESSIONS: Final = Path(__file__).parent / "regressions"
 TRACED_FROM_BYTES: Final = 1024
 """Shorter inputs cannot take many steps, but by a loop without an end."""
+SEVERAL: Final = ".several"
 SHRINKS_MAX: Final = 2_000
 SHOWN_BYTES_MAX: Final = 200
 
@@ -23,10 +26,12 @@ SHOWN_BYTES_MAX: Final = 200
 class BrokenError(AssertionError):
     """An input did what none may do."""
 
-    def __init__(self, target: str, data: bytes, what: str, where: str) -> None:
+    def __init__(self, target: str, data: bytes, what: str, where: str, *, several: bool = False) -> None:
         super().__init__(f"{target}: {what}")
         self.target = target
         self.data = data
+        self.several = several
+        """The data is MessagePack, an array of inputs, which do it together."""
         self.what = what
         """The error, for people."""
         self.where = where
@@ -68,7 +73,7 @@ def keep(broken: BrokenError) -> str:
     """Writes the input beside the others that broke something once; how to try it again, for people."""
     folder = folder_of(broken.target)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / hashlib.sha256(broken.data).hexdigest()[:16]
+    path = folder / (hashlib.sha256(broken.data).hexdigest()[:16] + (SEVERAL if broken.several else ""))
     path.write_bytes(broken.data)
     shown = broken.data[:SHOWN_BYTES_MAX]
     more = f" … {len(broken.data):,} bytes" if len(broken.data) > len(shown) else ""
@@ -83,7 +88,12 @@ def replay_of(target: str, path: Path) -> str:
 def kept(target: str) -> list[bytes]:
     """Inputs that broke it once."""
     folder = folder_of(target)
-    return [path.read_bytes() for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    return [data for path in sorted(folder.iterdir()) for data in inputs_of(path)] if folder.is_dir() else []
+
+
+def inputs_of(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return msgspec.msgpack.decode(data, type=list[bytes]) if path.suffix == SEVERAL else [data]
 
 
 def folder_of(target: str) -> Path:

@@ -63,8 +63,13 @@ class Client(asyncio.DatagramProtocol):
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, port: int, host: str = "127.0.0.1") -> AsyncIterator[Client]:
-        transport, client = await asyncio.get_running_loop().create_datagram_endpoint(cls, remote_addr=(host, port))
+    async def to(
+        cls, port: int, host: str = "127.0.0.1", *, here: tuple[str, int] | None = None
+    ) -> AsyncIterator[Client]:
+        """`here`: an address of this machine to send from."""
+        transport, client = await asyncio.get_running_loop().create_datagram_endpoint(
+            cls, local_addr=here, remote_addr=(host, port)
+        )
         client.transport = transport
         try:
             yield client

@@ -46,6 +46,7 @@ def finds_names(data: bytes) -> str:
     for template in TEMPLATES.all:
         name = template.match(text)
         if name is not None:
+            assert "\0" not in text, "no database text can hold it"
             assert len(name.alias.encode()) <= NAME_BYTES_MAX
             assert matches(template.topic_filter, text)
             if name != NOBODY:
