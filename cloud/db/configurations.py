@@ -11,6 +11,7 @@ from cloud.db import commands, gateways
 from cloud.db.database import Connection
 from cloud.db.errors import ChangedError
 from sync.link.frames import ConfigurationResult, ListenerChange
+from sync.link.protocol import clip
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -68,7 +69,8 @@ async def put(
 
 
 async def became(conn: Connection, project_id: str, gateway_id: str, result: ConfigurationResult) -> None:
-    """What the gateway says of it; nothing if there is another by now."""
+    """What the gateway says of it, as far as it can be kept; nothing if there is another by now."""
+    listeners = [ListenerChange(_kept(one.name), _kept(one.what), _kept(one.reason)) for one in result.listeners]
     await conn.execute(
         """UPDATE gateway_configuration SET told_at = now(), refused = $4, remedy = $5, listeners = $6
            WHERE project_id = $1 AND gateway_id = $2 AND revision = $3
@@ -76,7 +78,12 @@ async def became(conn: Connection, project_id: str, gateway_id: str, result: Con
         project_id,
         gateway_id,
         result.revision,
-        result.refused,
-        result.remedy,
-        msgspec.json.encode(result.listeners).decode(),
+        _kept(result.refused),
+        _kept(result.remedy),
+        msgspec.json.encode(listeners).decode(),
     )
+
+
+def _kept(text: str) -> str:
+    """PostgreSQL's text has no U+0000; and a gateway is not trusted to keep its explanations short."""
+    return clip(text).replace("\0", "\ufffd")

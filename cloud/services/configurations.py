@@ -38,7 +38,7 @@ class GatewayConfigurations:
         self._changed.set()
 
     async def configurations(self, revision: int | None) -> AsyncIterator[Configuration]:
-        sent = revision
+        sent = revision or 0  # one that takes none has none
         while True:
             self._changed.clear()
             try:

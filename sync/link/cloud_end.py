@@ -187,6 +187,8 @@ class CloudEnd(End):
             case RegistryAsk() | CommandProgress():
                 return [frame]
             case ConfigurationResult() if self.configures:
+                if frame.revision >= 1 << 63:
+                    raise ViolationError("limit", f"configuration revision {frame.revision} is no 63-bit number")
                 if len(frame.listeners) > CHANGES_MAX:
                     raise ViolationError("limit", f"what became of {len(frame.listeners):,} listeners")
                 return [frame]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest_asyncio
 
+from cloud.db import configurations as rows
 from cloud.services.commands import Commands
 from cloud.services.configurations import GatewayConfigurations
 from sync.configuration import TOML_BYTES_MAX
@@ -82,7 +83,7 @@ async def put(admin: httpx.AsyncClient, toml: str) -> int:
 
 
 async def test_it_waits_for_the_gateway_goes_at_once_and_shows_what_became_of_it(
-    admin: httpx.AsyncClient, connect: Any
+    api: Api, admin: httpx.AsyncClient, connect: Any
 ) -> None:
     assert (await admin.get(PATH)).json() == {
         "toml": None, "revision": 0, "put_at": None, "state": None, "message": "", "remedy": "", "told_at": None,
@@ -99,7 +100,9 @@ async def test_it_waits_for_the_gateway_goes_at_once_and_shows_what_became_of_it
 
     second = await put(admin, TWO)
     assert await link.next() == Configuration(second, TWO)
-    await link.feed.became(ConfigurationResult(first))  # of the one before, told late
+    async with api.database.transaction() as conn:
+        await rows.became(conn, "demo", "quay-1", ConfigurationResult(first, "told late, of the one before"))
+    assert (await admin.get(PATH)).json()["state"] == "pending"
     await link.feed.became(ConfigurationResult(second, "port 1 is taken", "give it another port"))
     seen = await shown(admin, "refused")
     assert (seen["message"], seen["remedy"]) == ("port 1 is taken", "give it another port")
@@ -125,6 +128,14 @@ async def test_a_gateway_that_has_it_is_sent_nothing_and_one_that_has_another_is
     assert (await other.next()).revision == revision
     newer = await put(admin, TWO)
     assert (await has_it.next()).revision == newer
+
+
+async def test_what_a_gateway_says_is_kept_whatever_it_says(admin: httpx.AsyncClient, connect: Any) -> None:
+    revision, link = await put(admin, ONE), connect(0)
+    change = ListenerChange("a\0b", "not started", "\0" * 100_000)
+    await link.feed.became(ConfigurationResult(revision, "x" * 100_000, "\0", (change,)))
+    seen = await shown(admin, "refused")
+    assert (len(seen["message"]), seen["remedy"], seen["listeners"][0]["name"]) == (400, "\ufffd", "a\ufffdb")
 
 
 async def test_a_gateway_that_takes_none_is_said_to_be_too_old(admin: httpx.AsyncClient, connect: Any) -> None:

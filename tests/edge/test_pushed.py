@@ -12,12 +12,15 @@ import msgspec
 import pytest
 
 from edge import pushed as module
+from edge.cli.reload import lines
+from edge.cli.status import configuration_line
 from edge.config import EdgeConfig, MqttConfig
 from edge.listeners.catalog import KINDS
 from edge.listeners.config import ListenerConfig
 from edge.listeners.roster import Roster
 from edge.pushed import Pushed, merged
 from edge.reload import Reload
+from edge.status.accounting import PushedFigures
 from sync.configuration import SECTIONS
 from sync.link.frames import Configuration, ConfigurationResult
 from tests.edge.fake_listeners import FakeListener
@@ -190,9 +193,24 @@ async def test_the_file_read_again_leaves_pushed_listeners_and_is_what_a_taking_
         await gateway.push(5, section("a"))
         changed = msgspec.structs.replace(gateway.own, mqtt=(MqttConfig("other", "quay", "127.0.0.1", 0),))
         seen = await gateway.pushed.read(lambda: changed, "test")
-        assert "the cloud pushed (revision 5)" in seen.note
+        assert lines(seen)[-1] == "the listeners are those that the cloud pushed (revision 5), not the file's"
         assert gateway.names == ["a"]
         await gateway.push(6, None)
         assert gateway.names == ["other"]
         assert not (await gateway.pushed.read(lambda: gateway.own, "test")).note
         assert gateway.names == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        (PushedFigures(5, True, "", ""), "listeners pushed by the cloud, revision 5"),
+        (
+            PushedFigures(6, True, "port 1 is in use", "give it another"),
+            "listeners pushed by the cloud; revision 6 of the cloud REFUSED: port 1 is in use; give it another",
+        ),
+        (PushedFigures(6, False, "no", ""), "listeners of the file; revision 6 of the cloud REFUSED: no"),
+    ],
+)
+def test_the_status_says_whose_listeners_run_and_what_was_refused(figures: PushedFigures, shown: str) -> None:
+    assert configuration_line(figures) == shown

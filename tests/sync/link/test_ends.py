@@ -369,6 +369,9 @@ def test_a_configuration_and_its_result_are_bounded() -> None:
     )
     with pytest.raises(ViolationError, match="513 listeners"):
         pair.up()
+    pair.gateway.tell_configuration(ConfigurationResult(1 << 63))
+    with pytest.raises(ViolationError, match="63-bit"):
+        pair.up()
 
 
 def test_a_large_snapshot_travels_in_parts_with_other_frames_in_between() -> None:
