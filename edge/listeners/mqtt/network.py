@@ -237,7 +237,8 @@ class MqttNetwork:
         for name in unsubscribe.filters:
             known = session.subscriptions.pop(name, None) is not None
             codes.append(Reason.SUCCESS if known else Reason.NO_SUBSCRIPTION_EXISTED)
-            self.exchange.unsubscribe(session, name)
+            if known:  # of what is not, the filter need not even be one: `$share/x`
+                self.exchange.unsubscribe(session, name)
         self._keep(session)
         return codes
 
