@@ -12,6 +12,7 @@ import random
 import re
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -31,6 +32,8 @@ OWN_SHARE: Final = 0.5
 """Of mutations that are ours, and know of checksums; the others are libFuzzer's."""
 STRETCH_BYTES: Final = 1_000
 """Of those that it begins with: what is longer is traced line by line, and slow."""
+TRACED_ONE_IN: Final = 8
+"""Of the longer cases: which takes ten times as long."""
 RSS_MB_MAX: Final = 2048
 TIMEOUT_S: Final = 60
 """For one case, by the wall clock, where no other bound ends it: as code in C may run on."""
@@ -86,7 +89,7 @@ def _fuzz(target: Parser, seconds: int, folder: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
 
     def one(data: bytes) -> None:
-        outcome(target, data)
+        outcome(target, data, traced=zlib.crc32(data) % TRACED_ONE_IN == 0)
 
     def changed(data: bytes, size_max: int, seed: int) -> bytes:
         chance = random.Random(seed)
