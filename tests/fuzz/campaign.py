@@ -89,7 +89,11 @@ def _fuzz(target: Parser, seconds: int, folder: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
 
     def one(data: bytes) -> None:
-        outcome(target, data, traced=zlib.crc32(data) % TRACED_ONE_IN == 0)
+        try:
+            outcome(target, data, traced=zlib.crc32(data) % TRACED_ONE_IN == 0)
+        except BrokenError:
+            (folder / "found-broken").write_bytes(data)
+            raise
 
     def changed(data: bytes, size_max: int, seed: int) -> bytes:
         chance = random.Random(seed)
