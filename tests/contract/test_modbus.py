@@ -207,6 +207,30 @@ async def test_what_a_unit_refuses_is_told_and_the_rest_is_read(world: World) ->
     assert values(world)[0] == VALUES
 
 
+async def test_what_is_no_answer_costs_its_unit_and_no_other(world: World) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readexactly(6)
+                number, *_ = await reader.readexactly(int.from_bytes(head[4:], "big"))
+                said = b"\x03\x02\x00\x07" if number == 1 else b"\x7f\x02\xff"
+                writer.write(head[:4] + (len(said) + 1).to_bytes(2, "big") + bytes((number,)) + said)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    attended = Attended()
+    register = {"name": "a", "address": 0}
+    there = {"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1], "timeout_s": 0.05, "retries": 0}
+    async with (
+        server,
+        polling(world, entry(1, register), entry(2, register), attendance=attended, **there) as listener,
+    ):
+        await until(lambda: listener.counters.recorded >= 5 and listener.refusals.counts.get("unit_silent"))
+        assert listener.counters.connections_total == 1, "the line goes on"
+    assert {message["a"] for message in values(world)} == {7}
+    assert [said for said in attended.said if "u1" in said] == [("boiler", "quay", "serial", "u1", "connected")]
+
+
 async def test_for_a_layout_records_hold_the_bytes_of_the_registers(world: World) -> None:
     wanted = [REGISTERS[0], REGISTERS[3], REGISTERS[6]]
     async with (
