@@ -30,6 +30,13 @@ LARGE: Final = (
 """With frames as large as they are by default: what is rejected costs more, the larger a frame may be."""
 
 
+BYTES: Final = {
+    "line": (b"\n", b"a"), "length": (b"\0", b"\xff"), "cobs": (b"\0", b"\1", b"\xff"), "slip": (b"\xc0", b"\xdb"),
+    "fixed": (b"a",), "marked": (b"x",),
+}  # fmt: skip
+"""What means something to a framing, again and again."""
+
+
 def lines(spec: FramingSpec) -> tuple[bytes, ...]:
     """Frames as the framing makes them, of those payloads that it can carry."""
     framing, found = make_framing(spec), []
@@ -71,7 +78,7 @@ def reads(spec: FramingSpec, held_bytes_max: int) -> Callable[[bytes], str]:
 def stretches(spec: FramingSpec) -> tuple[Stretch, ...]:
     start, stop = bytes.fromhex(spec.start), bytes.fromhex(spec.stop)
     found = [Stretch(b"", line) for line in lines(spec)[:2]]
-    found += [Stretch(b"", byte) for byte in (b"\0", b"\xff", b"a", b"\n", b"\xc0", b"\xdb")]
+    found += [Stretch(b"", byte) for byte in BYTES[spec.kind]]
     if spec.kind == "marked":
         found += [
             Stretch(b"", start),
