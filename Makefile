@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 # Tests wait for processes and disks more than they compute.
-AT_ONCE := --numprocesses 2 --dist loadgroup
+AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 ROOT := $(filter 0,$(shell id -u))
 
 # A virtual environment holds absolute paths: one that moved with its clone is made anew.

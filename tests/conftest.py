@@ -1,5 +1,5 @@
-"""What holds for all tests: those in folders that start servers or processes carry the marker `servers`; and what may
-run at the same moment on another core."""
+"""What holds for all tests: those in folders that start servers or processes carry the marker `servers`, and come
+first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ SERVER_FOLDERS = ("end_to_end", "contract")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        folders = _folders(item)
-        if folders and folders[0] in SERVER_FOLDERS:
+        if next(iter(_folders(item)), "") in SERVER_FOLDERS:
             item.add_marker(pytest.mark.servers)
-        # A file's tests share what it has started; so do those of a folder below end_to_end.
-        together = folders[:2] if folders[:1] == ("end_to_end",) and len(folders) > 1 else (*folders, item.path.name)
-        item.add_marker(pytest.mark.xdist_group("/".join(together)))
     items.sort(key=_order)
 
 
