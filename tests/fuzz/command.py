@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import contextlib
 import io
+import itertools
+import math
 import os
 import sys
 import tempfile
@@ -30,12 +32,19 @@ INSTRUMENTED: Final = ["protocols", "edge.http", "edge.listeners", "sync.link", 
 """Packages whose code says what an input reached."""
 LISTENERS_SHARE: Final = 0.4
 """Of the time, where both kinds are fuzzed: a listener takes the whole machine, parsers a core each."""
+PARSER_S_MIN: Final = 1
+PARSER_START_S: Final = 1.0
+LISTENER_S_MIN: Final = 2.0
+LISTENER_START_S: Final = 4.0
+"""To start and to end, beside the time in which it is fuzzed."""
 LOOK_S: Final = 0.5
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Any bytes, to each parser and listener.")
-    parser.add_argument("--minutes", type=float, default=1.0, help="for all of it (default: 1)")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="for all of it (default: 1); each has some seconds at least"
+    )
     parser.add_argument("--target", action="append", default=[], help="a name, or how some begin; all without it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="parsers at a time (default: one a core)")
     parser.add_argument("--replay", type=Path, help="with --target: this input, and nothing else")
@@ -73,15 +82,16 @@ def _campaign(names: Sequence[str], seconds: float, jobs: int, *, as_json: bool)
     parsers = [PARSERS[name] for name in names if name in PARSERS]
     listeners = [name for name in names if name not in PARSERS]
     share = LISTENERS_SHARE if parsers and listeners else float(bool(listeners))
+    turns = math.ceil(len(parsers) / jobs)
+    parser_s = max(PARSER_S_MIN, round(seconds * (1 - share) / max(1, turns) - PARSER_START_S))
+    listener_s = max(LISTENER_S_MIN, seconds * share / max(1, len(listeners)) - LISTENER_START_S)
+    whole_s = turns * (parser_s + PARSER_START_S) + len(listeners) * (listener_s + LISTENER_START_S)
     rows: list[Row] = []
-    with progress("seconds of fuzzing", round(seconds)) as shown:
+    with progress("seconds of fuzzing", round(whole_s)) as shown:
         passed = _Passed(shown)
-        if parsers:
-            each = max(1, round(seconds * (1 - share) * jobs / len(parsers)))
-            for row in fuzz_parsers(parsers, each, jobs, passed.advance):
-                _tell(row)
-                rows.append(row)
-        for row in _listeners(listeners, seconds * share / max(1, len(listeners)), passed):
+        for row in itertools.chain(
+            fuzz_parsers(parsers, parser_s, jobs, passed.advance), _listeners(listeners, listener_s, passed)
+        ):
             _tell(row)
             rows.append(row)
     rows.sort(key=lambda row: names.index(row.target))
