@@ -10,8 +10,6 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
-# Tests wait for processes and disks more than they compute.
-AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 ROOT := $(filter 0,$(shell id -u))
 
 # A virtual environment holds absolute paths: one that moved with its clone is made anew.
@@ -47,7 +45,7 @@ reset: ## Delete what `make run` kept in .run/
 ##@ Develop
 
 test: $(VENV)/dev.ready clients ## Run all tests, with real servers and clients (minutes)
-	@$(BIN)/python -m pytest $(AT_ONCE)
+	@$(MAKE) -j2 sites others
 
 check: $(VENV)/dev.ready ## Style, types, layering and the tests that need no server (under a minute)
 	@$(MAKE) -j2 -O style types pure
@@ -90,8 +88,15 @@ types: $(VENV)/dev.ready
 	@$(BIN)/mypy --no-error-summary
 	@echo "types   ✓"
 
+# Whole sites wait more than they compute, and would be in each other's way; all else goes beside them.
+sites: $(VENV)/dev.ready clients
+	@$(BIN)/python -m pytest tests/end_to_end
+
+others: $(VENV)/dev.ready clients
+	@$(BIN)/python -m pytest --ignore tests/end_to_end
+
 pure: $(VENV)/dev.ready
-	@$(BIN)/python -m pytest --quiet -m 'not servers' $(AT_ONCE)
+	@$(BIN)/python -m pytest --quiet -m 'not servers' --numprocesses 2 --dist loadfile
 
 $(VENV)/bin/python:
 	@$(MAKE) python
@@ -156,4 +161,4 @@ clients: $(VENV)/mqttjs/ready
 	PATH=$$PATH:/sbin command -v mkfs.ext4 > /dev/null || missing="$$missing e2fsprogs"; \
 	if [ -n "$$missing" ]; then $(call need,$$missing); fi
 
-.PHONY: help run reset test check worlds bugs fuzz faults bench docs lock style types pure python clients
+.PHONY: help run reset test check worlds bugs fuzz faults bench docs lock style types sites others pure python clients
