@@ -132,7 +132,7 @@ class _Device(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.ready.done():
-            if data != b"\x20\x02\x00\x00":
+            if data not in (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00"):  # a kept session may be there
                 self.ready.set_exception(ConnectionRefusedError(f"CONNACK {data.hex()}"))
                 return
             self.ready.set_result(None)
