@@ -95,7 +95,7 @@ class Pushed:
         try:
             await roster.start()
             return
-        except Exception as error:
+        except Exception as error:  # as in `fill`: whatever a pushed kind raises; of the own file it is raised again
             if not self.is_in_force:
                 raise
             self._fall_back(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -42,7 +42,6 @@ Path: TypeAlias = tuple[str, ...]
 Comparison = Literal["=", "!=", "<", "<=", ">", ">="]
 _FILTER: Final = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 _STEP: Final = re.compile(r"(?:[^.\\]|\\.)+", re.DOTALL)
-_WORDS: Final = ("none", "null", "previous", "linear")
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -60,6 +59,9 @@ class Fill(msgspec.Struct, frozen=True):
 
     kind: Literal["none", "null", "previous", "linear", "number"] = "none"
     number: float = 0
+
+
+_WORDS: Final = {"none": Fill("none"), "null": Fill("null"), "previous": Fill("previous"), "linear": Fill("linear")}
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -192,13 +194,13 @@ def parse_filter(text: str) -> Filter:
     if comparison not in ("=", "!=") and not numeric:
         remedy = "compare with a number, or by = and !="
         raise AskedError("filter", f"{text[:60]!r} compares sizes of what is no number", remedy=remedy)
-    return Filter(path, comparison, msgspec.json.encode(value).decode())  # type: ignore[arg-type]  # as _FILTER has it
+    return Filter(path, cast(Comparison, comparison), msgspec.json.encode(value).decode())  # no other fits _FILTER
 
 
 def parse_fill(text: str) -> Fill:
     """Raises AskedError."""
     if text in _WORDS:
-        return Fill(text)  # type: ignore[arg-type]  # one of them
+        return _WORDS[text]
     try:
         number = float(text)
         if abs(number) <= NUMBER_MAX:

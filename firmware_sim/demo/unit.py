@@ -14,7 +14,7 @@ FIRST: Final = 20 * TENTHS
 
 def load_units() -> None:
     """What they are made of takes a third of a second to be imported: while nothing waits for it."""
-    import pymodbus.server  # noqa: F401
+    import pymodbus.server  # noqa: F401 - only to be there when BenchUnit imports it
 
 
 class BenchUnit:
@@ -31,4 +31,4 @@ class BenchUnit:
         await self._server.serve_forever(background=True)
 
     async def stop(self) -> None:
-        await self._server.shutdown()  # type: ignore[no-untyped-call]
+        await self._server.shutdown()  # type: ignore[no-untyped-call]  # pymodbus has no types here

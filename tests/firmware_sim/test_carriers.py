@@ -271,8 +271,9 @@ async def test_a_confirmable_message_goes_again_under_its_id_and_is_one_record(t
 
 
 async def test_coap_and_http_devices_have_paths(tmp_path: Path) -> None:
-    for protocol in ("coap", "http"):
-        gateway = Gateway(protocol, tmp_path / protocol, templates=["sensors/{serial}/up"])  # type: ignore[arg-type]
+    protocols: tuple[Protocol, ...] = ("coap", "http")
+    for protocol in protocols:
+        gateway = Gateway(protocol, tmp_path / protocol, templates=["sensors/{serial}/up"])
         identity = msgspec.structs.replace(gateway.identity, path="sensors/{name}/up")
         async with bench(gateway, identity=identity) as site:
             site.device.measure()

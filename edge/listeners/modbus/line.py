@@ -81,6 +81,7 @@ class Line:
             )
         else:
             self._client = AsyncModbusTcpClient(config.host, port=config.port, **common)
+        # There is no other place between pymodbus' transport and its reading of frames.
         self._client.ctx.callback_data = _forbearing(self._client.ctx.callback_data)  # type: ignore[method-assign]
 
     @property

@@ -83,7 +83,7 @@ class Carrier(abc.ABC):
     def abort(self, reason: str) -> None:
         """Ends at once, as a device without power does; one that is still being opened ends when it stands."""
 
-    def listen(self) -> None:  # noqa: B027 (most protocols bring them unasked)
+    def listen(self) -> None:  # noqa: B027 - not abstract: most protocols bring them unasked, and do nothing here
         """Asks for commands, where they do not come unasked."""
 
     @abc.abstractmethod
