@@ -33,22 +33,24 @@ class Beside:
         self._command = (sys.executable, "-m", module)
 
     def answers_per_s(self, part: str, seconds: float) -> float:
-        with self._serving(part) as port:
+        with serving(*self._command, part) as port:
             command = [*self._command, "load", str(port), "--seconds", str(seconds)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + START_S, text=True)
             return float(done.stdout)
 
-    @contextmanager
-    def _serving(self, part: str) -> Iterator[int]:
-        process = subprocess.Popen([*self._command, part], stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.terminate()
-            process.wait(START_S)
-            if process.stdout is not None:
-                process.stdout.close()
+
+@contextmanager
+def serving(*command: str) -> Iterator[int]:
+    """A process that prints its port and serves until it is ended."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait(START_S)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 async def listen(make: Callable[[Shared], Listener]) -> None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,7 +24,8 @@ import msgspec
 import uvloop
 from pymodbus.client import AsyncModbusTcpClient
 
-from benchmarks.mqtt import SEED, START_S, InstantBus
+from benchmarks.beside import serving
+from benchmarks.mqtt import SEED, InstantBus
 from benchmarks.row import Row
 from benchmarks.telemetry import payload
 from edge.listeners.broker.config import BrokerConfig
@@ -57,7 +57,7 @@ def rows(seconds: float) -> list[Row]:
 
 
 async def _measure(seconds: float) -> list[Row]:
-    with _units() as port:
+    with serving(sys.executable, "-m", "benchmarks.polled") as port:
         polls = await _polls_per_s(port, seconds)
         bare_polls = await _bare_polls_per_s(port, seconds)
     with TemporaryDirectory(prefix="tidegate-bench-") as folder:
@@ -83,19 +83,6 @@ async def _measure(seconds: float) -> list[Row]:
             note=f"a backlog of {count:,} at mosquitto, QoS 1",
         ),
     ]
-
-
-@contextmanager
-def _units() -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.polled"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait(START_S)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 async def _play_units() -> None:

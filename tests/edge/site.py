@@ -25,7 +25,7 @@ from edge.status.accounting import Accounting
 from sync.registry import Alias, Blueprint, Device, Network, RegistryChange
 
 COMMAND = Path(sys.executable).with_name("tidegate-edge")
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
 """For what comes within a second: long enough for a busy machine, short enough to see a test that hangs."""
 NOBODY = "ws://127.0.0.1:1/link/v1"
 LOG_MIN = LogConfig(max_bytes=21_495_808, segment_bytes=4 * 1024 * 1024)

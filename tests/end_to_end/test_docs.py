@@ -20,7 +20,7 @@ from tests.end_to_end.site import COMMANDS
 from tests.end_to_end.test_demo import Demo
 
 DOCS = Path(__file__).parents[2] / "docs"
-SEEN_S = 60.0
+SEEN_S = 10.0
 LOOK_S = 0.3
 READY_S = 60.0
 
