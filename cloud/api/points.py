@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from cloud import series
 from cloud.api.context import Context
-from cloud.api.history import NDJSON, EventRange
-from cloud.api.pages import Cursor, Page, decode_cursor, text_page
-from cloud.api.series import Accept, Filters, Paths, RowLimit, as_problem, scope_by
+from cloud.api.history import EventRange
+from cloud.api.pages import Page, decode_cursor, text_page
+from cloud.api.rows import Wanted, WantedRows, answer, responses
+from cloud.api.series import Filters, Paths, as_problem, scope_by
 from cloud.api.systems import SystemPath
 from cloud.api.tenancy import ReadableDevice, ReadableProject
 from cloud.db import systems
@@ -22,7 +22,6 @@ from cloud.db.points import VALUES_AT, Place, PointRow, place_of
 from cloud.model.buckets import AskedError
 from cloud.model.series import PointsQuestion, parse_filters, parse_paths
 from cloud.series import DEVICES_MAX, STEP_ROWS, Scope
-from cloud.table import CSV, csv_lines
 
 router = APIRouter(tags=["data"])
 
@@ -59,12 +58,7 @@ def _asked(
 
 
 AskedPoints = Annotated[Asked, Depends(_asked)]
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "model": Page[PointsRow],
-        "content": {NDJSON: {"schema": {"type": "string"}}, CSV: {"schema": {"type": "string"}}},
-    }
-}
+_RESPONSES: Final = responses(Page[PointsRow])
 
 
 @router.get("/devices/{device}/points", responses=_RESPONSES)
@@ -72,13 +66,11 @@ async def get_device_points(
     context: Context,
     at: ReadableDevice,
     asked: AskedPoints,
-    limit: RowLimit = 1000,
-    cursor: Cursor = None,
-    accept: Accept = "",
+    wanted: WantedRows,
 ) -> Response:
     """What attributes of a device were in each message that has one of them. With `Accept: application/x-ndjson` or
     `text/csv` all of the range, one a line, without pages."""
-    return await _answer(context, Scope(at[0], (at[1],)), asked, limit, cursor, accept)
+    return await _answer(context, Scope(at[0], (at[1],)), asked, wanted)
 
 
 @router.get("/systems/{system_id}/points", responses=_RESPONSES)
@@ -87,15 +79,13 @@ async def get_system_points(
     context: Context,
     project: ReadableProject,
     asked: AskedPoints,
-    limit: RowLimit = 1000,
-    cursor: Cursor = None,
-    accept: Accept = "",
+    wanted: WantedRows,
 ) -> Response:
     """The same of a system's devices, by device and time."""
     async with context.database.connection() as conn:
         await systems.get(conn, project, system_id)
     scope = await scope_by(context, project, system_id, "device")
-    return await _answer(context, scope, asked, limit, cursor, accept)
+    return await _answer(context, scope, asked, wanted)
 
 
 @router.get("/points", responses=_RESPONSES, description=f"The same of a project's devices, up to {DEVICES_MAX:,}.")
@@ -103,31 +93,29 @@ async def get_project_points(
     context: Context,
     project: ReadableProject,
     asked: AskedPoints,
-    limit: RowLimit = 1000,
-    cursor: Cursor = None,
-    accept: Accept = "",
+    wanted: WantedRows,
 ) -> Response:
-    return await _answer(context, await scope_by(context, project, None, "device"), asked, limit, cursor, accept)
+    return await _answer(context, await scope_by(context, project, None, "device"), asked, wanted)
 
 
-async def _answer(
-    context: Context, scope: Scope, asked: Asked, limit: int, cursor: str | None, accept: str
-) -> Response:
-    after = decode_cursor(cursor, Place)
-    step = STEP_ROWS if NDJSON in accept or CSV in accept else limit + 1
+async def _answer(context: Context, scope: Scope, asked: Asked, wanted: Wanted) -> Response:
     steps = series.points_of(
-        context.database, scope, asked.question, descending=asked.descending, after=after, step=step
+        context.database,
+        scope,
+        asked.question,
+        descending=asked.descending,
+        after=decode_cursor(wanted.cursor, Place),
+        step=STEP_ROWS if wanted.stream else wanted.limit + 1,
     )
-    if NDJSON in accept:
-        return StreamingResponse(_lines(steps, asked), media_type=NDJSON)
-    if CSV in accept:
-        return StreamingResponse(_csv(steps, asked), media_type=CSV)
-    rows: list[PointRow] = []
-    async for found in steps:
-        rows += found
-        if len(rows) > limit:
-            break
-    return text_page(rows, limit, place_of, _written(asked))
+    written = _written(asked)
+    return await answer(
+        wanted,
+        steps,
+        page=lambda rows: text_page(rows, wanted.limit, place_of, written),
+        lines=lambda rows: "\n".join([*map(written, rows), ""]).encode(),
+        columns=("device", "event_time", "id", *asked.names),
+        cells=_cells,
+    )
 
 
 def _written(asked: Asked) -> Callable[[PointRow], str]:
@@ -141,16 +129,6 @@ def _written(asked: Asked) -> Callable[[PointRow], str]:
     return written
 
 
-async def _lines(steps: AsyncIterator[list[PointRow]], asked: Asked) -> AsyncIterator[bytes]:
-    written = _written(asked)
-    async for rows in steps:
-        yield "\n".join([*map(written, rows), ""]).encode()
-
-
-async def _csv(steps: AsyncIterator[list[PointRow]], asked: Asked) -> AsyncIterator[bytes]:
-    yield csv_lines([("device", "event_time", "id", *asked.names)])
-    async for rows in steps:
-        yield csv_lines(
-            (*row[:VALUES_AT], *(None if value is None else msgspec.Raw(value.encode()) for value in row[VALUES_AT:]))
-            for row in rows
-        )
+def _cells(row: PointRow) -> tuple[Any, ...]:
+    values = (None if value is None else msgspec.Raw(value.encode()) for value in row[VALUES_AT:])
+    return (*row[:VALUES_AT], *values)

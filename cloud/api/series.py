@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from cloud import series
 from cloud.api.context import ApiContext, Context
-from cloud.api.history import NDJSON
-from cloud.api.pages import Cursor, Page, decode_cursor, raw_page
+from cloud.api.pages import Page, decode_cursor, raw_page
 from cloud.api.problems import Problem, invalid
+from cloud.api.rows import Wanted, WantedRows, answer, responses
 from cloud.api.systems import SystemPath
 from cloud.api.tenancy import ReadableDevice, ReadableProject
 from cloud.api.times import FROM_MIN_MS, span_ms, time_ms
@@ -23,12 +21,9 @@ from cloud.db import systems
 from cloud.model.buckets import AskedError
 from cloud.model.series import FILTERS_MAX, FUNCTIONS_MAX, HOLD_DEFAULT_MS, PATHS_MAX, Question, Row, ask
 from cloud.series import DEVICES_MAX, Place, Scope
-from cloud.table import CSV, csv_lines
 
 router = APIRouter(tags=["data"])
 
-ROWS_MAX: Final = 10_000
-"""Rows of one page: what a chart can show, some 1 MB of JSON."""
 _encode: Final = msgspec.json.Encoder()
 
 
@@ -157,18 +152,11 @@ def as_problem(error: AskedError) -> Problem:
 
 
 AskedSeries = Annotated[Asked, Depends(_asked)]
-RowLimit = Annotated[int, Query(ge=1, le=ROWS_MAX, description="Most rows to give.")]
 By = Annotated[
     Literal["device", "all"],
     Query(description="device: a series for each; all: one series of all devices together, for functions of values."),
 ]
-Accept = Annotated[str, Header(include_in_schema=False)]
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "model": Page[BucketRow],
-        "content": {NDJSON: {"schema": {"type": "string"}}, CSV: {"schema": {"type": "string"}}},
-    }
-}
+_RESPONSES: Final = responses(Page[BucketRow])
 
 
 @router.get("/devices/{device}/series", responses=_RESPONSES)
@@ -176,13 +164,11 @@ async def get_device_series(
     context: Context,
     at: ReadableDevice,
     asked: AskedSeries,
-    limit: RowLimit = 1000,
-    cursor: Cursor = None,
-    accept: Accept = "",
+    wanted: WantedRows,
 ) -> Response:
     """What attributes of a device were, in buckets: by path, then time. With `Accept: application/x-ndjson` or
     `text/csv` all rows, one a line, without pages."""
-    return await _answer(context, Scope(at[0], (at[1],)), asked, limit, cursor, accept)
+    return await _answer(context, Scope(at[0], (at[1],)), asked, wanted)
 
 
 @router.get("/systems/{system_id}/series", responses=_RESPONSES)
@@ -191,16 +177,14 @@ async def get_system_series(
     context: Context,
     project: ReadableProject,
     asked: AskedSeries,
+    wanted: WantedRows,
     by: By = "device",
-    limit: RowLimit = 1000,
-    cursor: Cursor = None,
-    accept: Accept = "",
 ) -> Response:
     """The same of a system's devices, by device, path and time, or of all of them together."""
     async with context.database.connection() as conn:
         await systems.get(conn, project, system_id)
     scope = await scope_by(context, project, system_id, by)
-    return await _answer(context, scope, asked, limit, cursor, accept)
+    return await _answer(context, scope, asked, wanted)
 
 
 @router.get("/series", responses=_RESPONSES, description=f"The same of a project's devices, up to {DEVICES_MAX:,}.")
@@ -208,12 +192,10 @@ async def get_project_series(
     context: Context,
     project: ReadableProject,
     asked: AskedSeries,
+    wanted: WantedRows,
     by: By = "device",
-    limit: RowLimit = 1000,
-    cursor: Cursor = None,
-    accept: Accept = "",
 ) -> Response:
-    return await _answer(context, await scope_by(context, project, None, by), asked, limit, cursor, accept)
+    return await _answer(context, await scope_by(context, project, None, by), asked, wanted)
 
 
 async def scope_by(context: ApiContext, project: str, system_id: str | None, by: str) -> Scope:
@@ -223,45 +205,23 @@ async def scope_by(context: ApiContext, project: str, system_id: str | None, by:
         raise as_problem(error) from None
 
 
-async def _answer(
-    context: ApiContext, scope: Scope, asked: Asked, limit: int, cursor: str | None, accept: str
-) -> Response:
+async def _answer(context: ApiContext, scope: Scope, asked: Asked, wanted: Wanted) -> Response:
     try:
         series.check(asked.question, together=scope.together)
     except AskedError as error:
         raise as_problem(error) from None
-    after = decode_cursor(cursor, Place)
+    after = decode_cursor(wanted.cursor, Place)
     lossy = await series.lossy(context.database, scope, asked.question.buckets)
-    steps = series.rows_of(context.database, scope, asked.question, descending=asked.descending, after=after)
-    if NDJSON in accept:
-        return StreamingResponse(_lines(steps, asked, lossy), media_type=NDJSON)
-    if CSV in accept:
-        return StreamingResponse(_csv(steps, asked, lossy), media_type=CSV)
-    rows: list[Row] = []
-    async for step in steps:
-        rows += step
-        if len(rows) > limit:
-            break
-    return raw_page(rows, limit, _place, _shown(asked, lossy))
+    shown = partial(series.told, asked.question, asked.names, lossy)
+    return await answer(
+        wanted,
+        series.rows_of(context.database, scope, asked.question, descending=asked.descending, after=after),
+        page=lambda rows: raw_page(rows, wanted.limit, _place, shown),
+        lines=lambda rows: _encode.encode_lines(map(shown, rows)),
+        columns=("device", "path", "start_time", "end_time", "gap", "filled", *asked.question.functions),
+        cells=lambda row: tuple(shown(row).values()),
+    )
 
 
 def _place(row: Row) -> Place:
     return Place(row.device_id, row.path, row.bucket)
-
-
-def _shown(asked: Asked, lossy: frozenset[int]) -> Callable[[Row], dict[str, Any]]:
-    return partial(series.told, asked.question, asked.names, lossy)
-
-
-async def _lines(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset[int]) -> AsyncIterator[bytes]:
-    shown = _shown(asked, lossy)
-    async for rows in steps:
-        yield _encode.encode_lines(map(shown, rows))
-
-
-async def _csv(steps: AsyncIterator[list[Row]], asked: Asked, lossy: frozenset[int]) -> AsyncIterator[bytes]:
-    shown = _shown(asked, lossy)
-    columns = ("device", "path", "start_time", "end_time", "gap", "filled", *asked.question.functions)
-    yield csv_lines([columns])
-    async for rows in steps:
-        yield csv_lines(shown(row).values() for row in rows)
