@@ -53,13 +53,21 @@ class Recorder:
         """Batches that it was given."""
         self.answered = 0
         """Of them, those that have an answer, whatever it was."""
-        self.trouble = ""
-        """Why the log does not take what it is given; empty: it does."""
+        self._trouble = ""
+        """What was said of it last."""
+        self._was_at_cap = False
+        """The last refusal was for want of room below the cap, not on the disk."""
         self._refused_bytes = 0
         """Of the smallest append that found no room: a smaller one may find some, and says nothing for the others."""
         self._bus = bus
         self._durable = log
         self._true_received_ms = true_received_ms or (lambda _, received_ms: received_ms)
+
+    @property
+    def trouble(self) -> str:
+        """Why the log does not take what it is given; empty: it does. A log that was at its cap takes again as soon as
+        it has let go of something, whether or not anything comes."""
+        return "" if self._was_at_cap and self._durable.has_room else self._trouble
 
     async def run(self) -> None:
         """Until cancelled; then publishers that have no answer publish again, and the log knows their keys. Appends
@@ -94,18 +102,20 @@ class Recorder:
         except (LogFullError, EntryTooLargeError) as error:
             code = FULL if isinstance(error, LogFullError) else "limit"
             size = _size(good)
-            self._refused_bytes = min(self._refused_bytes, size) if self.trouble else size
+            self._refused_bytes = min(self._refused_bytes, size) if self._trouble else size
+            self._was_at_cap = code == FULL and not self._durable.has_room
             self._note(code, str(error))
             self._count_refused(code, sum(entry.records for _, entry in good))
             for delivery, _ in good:
                 await delivery.refuse(code, str(error))
         except LogFailedError as error:
+            self._was_at_cap = False
             self._note("log-failed", str(error))
             self.counts.retries += len(good)
             for delivery, _ in good:
                 await delivery.nak(RETRY_S)
         else:
-            if self.trouble and (_size(good) >= self._refused_bytes or self._durable.has_room):
+            if self._trouble and (_size(good) >= self._refused_bytes or self._durable.has_room):
                 self._note("", "")
             self.counts.batches += len(good)
             self.counts.records += sum(entry.records for _, entry in good)
@@ -118,12 +128,12 @@ class Recorder:
 
     def _note(self, code: str, detail: str) -> None:
         """Said once for a trouble, however many batches it meets."""
-        if code != self.trouble.partition(":")[0]:
+        if code != self._trouble.partition(":")[0]:
             if code:
                 _log.error("the log takes nothing", code=code, reason=detail)
             else:
                 _log.info("the log takes records again")
-        self.trouble = f"{code}: {detail}" if code else ""
+        self._trouble = f"{code}: {detail}" if code else ""
 
     def _entry(self, data: bytes) -> Entry:
         """Raises a WireError for what must not get into the log: any process of this machine may publish."""
