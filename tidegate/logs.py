@@ -12,7 +12,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 from tidegate.lean import without_rich
 
@@ -54,7 +55,7 @@ def configure(*, level: str, as_json: bool | None = None, clock: Callable[[], fl
     structlog.configure(
         processors=[_limited(repeats), *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,  # a logger that was used before the configuration is read follows it too
     )
     named: list[Processor] = [_add_part, *shared]
@@ -107,6 +108,26 @@ def _redacted(value: Any, depth: int) -> Any:
     if isinstance(value, BaseException):
         return redact_text(repr(value))
     return value
+
+
+class _Unfailing:
+    """A stream whose lines are lost, and nothing else with them, while it is full, closed, or read by nobody any more.
+
+    There is nobody to tell, and what logs must go on: a disk that is full of logs is no reason to stop recording.
+    (The handlers of `logging` do the same.)
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _limited(repeats: Repeats) -> Processor:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import sys
+from contextlib import suppress
 
 import pytest
-import structlog
 
 from tidegate import logs
 from tidegate.repeats import KINDS_MAX, REPEATS_MAX, WINDOW_S, Repeats
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
-    structlog.reset_defaults()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -54,6 +45,23 @@ def test_people_get_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     line = capsys.readouterr().err
     assert "link lost" in line
     assert "gateway=quay-1" in line
+
+
+def test_what_logs_goes_on_when_its_lines_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log file on a full disk, or a terminal that is gone, must not stop a gateway."""
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", full)
+        logs.configure(level="info", as_json=True)
+        logger = logs.get_logger("edge.sender")
+        logger.warning("link lost")
+        with suppress(OSError):
+            full.close()
+        logger.warning("link lost")
+    logs.configure(level="info", as_json=True)
+    logger.warning("link lost")
+    assert [line["event"] for line in lines(capsys)] == ["link lost"]
 
 
 def test_the_level_holds_for_loggers_that_exist_already(capsys: pytest.CaptureFixture[str]) -> None:
