@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import os
@@ -20,8 +21,8 @@ T = TypeVar("T")
 Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 
 CONNECTIONS_MAX: Final = 12
-"""Of one process: two services and three shipments of the receiver hold five, the rest is for the API. Five processes,
-each with the one that it has for backfill, fit in PostgreSQL's default of 100."""
+"""Of one process: two services and three shipments of the receiver hold five; the API has others beside them. Four
+processes, each with the one that it has for backfill, fit in PostgreSQL's default of 100."""
 CONNECT_TIMEOUT_S: Final = 10.0
 """To open a connection: a reachable server answers in milliseconds, one in crash recovery refuses at once."""
 ACQUIRE_TIMEOUT_S: Final = 30.0
@@ -68,62 +69,12 @@ _DOWN: Final = (
 )
 
 
-class Database:
-    """A pool of connections to one PostgreSQL database. `jsonb` goes in and out as its text, so that messages pass
-    through without being parsed."""
+class Connections(abc.ABC):
+    """Where connections come from, and transactions on them."""
 
-    def __init__(self, url: str, pool: Pool) -> None:
-        self._url = url
-        self._pool = pool
-
-    @classmethod
-    async def connect(cls, url: str, *, connections_max: int = CONNECTIONS_MAX, niceness: int = 0) -> Self:
-        """Opens the pool with one connection, so that a wrong URL is known at once. Raises UserError for a URL that the
-        server does not accept, DatabaseDownError where there is no server.
-
-        `niceness`: of the server's processes for this pool; for an embedded PostgreSQL only, whose processes are here.
-        """
-
-        async def lower(conn: Connection) -> None:
-            with contextlib.suppress(OSError):  # as another user than the server's, who may not
-                os.setpriority(os.PRIO_PROCESS, conn.get_server_pid(), niceness)
-
-        with _refused(), _as_down(None):
-            pool = await asyncpg.create_pool(
-                url,
-                min_size=1,
-                max_size=connections_max,
-                init=lower if niceness else None,
-                reset=_keep,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=COMMAND_TIMEOUT_S,
-                server_settings=_server_settings(),
-            )
-        return cls(url, pool)
-
-    async def apart(self, connections_max: int) -> Database:
-        """Another pool to the same database: for work that others wait for while they hold a connection of this one."""
-        return await Database.connect(self._url, connections_max=connections_max)
-
-    async def close(self) -> None:
-        """Waits for the connections in use; after CONNECT_TIMEOUT_S they are cut."""
-        try:
-            await asyncio.wait_for(self._pool.close(), CONNECT_TIMEOUT_S)
-        except TimeoutError:
-            self._pool.terminate()
-
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    @abc.abstractmethod
+    def connection(self) -> contextlib.AbstractAsyncContextManager[Connection]:
         """A connection without a transaction: each statement is one of its own."""
-        with _as_down(None):
-            proxy = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-        conn = cast("Connection", proxy)
-        try:
-            with _as_down(conn):
-                yield conn
-        finally:
-            with _as_down(None):
-                await self._pool.release(proxy, timeout=CONNECT_TIMEOUT_S)
 
     @contextlib.asynccontextmanager
     async def transaction(
@@ -147,6 +98,83 @@ class Database:
             await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
             wait_s = min(2 * wait_s, WAIT_MAX_S)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class Database(Connections):
+    """A pool of connections to one PostgreSQL database. `jsonb` goes in and out as its text, so that messages pass
+    through without being parsed."""
+
+    def __init__(self, url: str, pool: Pool) -> None:
+        self._url = url
+        self._pool = pool
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        niceness: int = 0,
+        role: str | None = None,
+        opened: Callable[[int], None] = lambda _backend: None,
+    ) -> Self:
+        """Opens the pool with one connection, so that a wrong URL is known at once. Raises UserError for a URL that the
+        server does not accept, DatabaseDownError where there is no server.
+
+        `niceness`: of the server's processes for this pool; for an embedded PostgreSQL only, whose processes are here.
+        `role`: whose rights the connections have, instead of those of the URL's user.
+        `opened`: told the server's process for each connection that is new.
+        """
+
+        async def begin(conn: Connection) -> None:
+            backend = conn.get_server_pid()
+            opened(backend)
+            if niceness:
+                with contextlib.suppress(OSError):  # as another user than the server's, who may not
+                    os.setpriority(os.PRIO_PROCESS, backend, niceness)
+
+        with _refused(), _as_down(None):
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=connections_max,
+                init=begin,
+                reset=_keep,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S,
+                server_settings=_server_settings() | ({"role": role} if role else {}),
+            )
+        return cls(url, pool)
+
+    async def apart(
+        self,
+        connections_max: int,
+        *,
+        role: str | None = None,
+        opened: Callable[[int], None] = lambda _backend: None,
+    ) -> Database:
+        """Another pool to the same database: for work that others wait for while they hold a connection of this one, or
+        under a role of its own."""
+        return await Database.connect(self._url, connections_max=connections_max, role=role, opened=opened)
+
+    async def close(self) -> None:
+        """Waits for the connections in use; after CONNECT_TIMEOUT_S they are cut."""
+        try:
+            await asyncio.wait_for(self._pool.close(), CONNECT_TIMEOUT_S)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        with _as_down(None):
+            proxy = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        conn = cast("Connection", proxy)
+        try:
+            with _as_down(conn):
+                yield conn
+        finally:
+            with _as_down(None):
+                await self._pool.release(proxy, timeout=CONNECT_TIMEOUT_S)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:
