@@ -1,5 +1,5 @@
-"""HTTP ingest: a whole cloud as a process, and requests to the durable answer. The baseline is uvicorn and FastAPI alone,
-whose route reads the body as JSON and answers the same at once.
+"""HTTP ingest: a whole cloud as a process, and requests to the durable answer. The baseline is uvicorn and FastAPI
+alone, whose route reads the body as JSON and answers the same at once.
 
     .venv/bin/python -m benchmarks.http_ingest
 
@@ -73,7 +73,9 @@ async def _measure(seconds: float) -> list[Row]:
                 settled_s = await _settled(site, sent)
                 with serving(sys.executable, "-m", "benchmarks.http_ingest", "bare") as bare_port:
                     bare = await _generate(msgspec.structs.replace(load, port=bare_port))
-                found += _rows(load, ours, bare, goal, f"{waiting:,} waiting at the end, stored {settled_s:.1f} s later")
+                found += _rows(
+                    load, ours, bare, goal, f"{waiting:,} waiting at the end, stored {settled_s:.1f} s later"
+                )
     return found
 
 
@@ -182,9 +184,7 @@ async def _load(load: Load) -> Answered:
     before, begun = [len(client.took_s) for client in clients], time.perf_counter()
     await asyncio.sleep(load.seconds)
     lasted_s = time.perf_counter() - begun
-    took = sorted(
-        took for client, start in zip(clients, before, strict=True) for took in client.took_s[start:]
-    )
+    took = sorted(took for client, start in zip(clients, before, strict=True) for took in client.took_s[start:])
     for client in clients:
         client.end()
     await asyncio.gather(*(client.done for client in clients))

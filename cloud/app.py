@@ -26,6 +26,7 @@ from cloud.db.registry import revisions
 from cloud.engines import Engines, EngineSettings
 from cloud.engines.settings import POSTGRESQL
 from cloud.http_server import HttpServer
+from cloud.ingest.fate_watch import FateWatch
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
@@ -166,11 +167,12 @@ class _Process:
     async def _http(self, http: HttpServer) -> Run:
         public_url = self._config.http.public_url
         settings = ApiSettings(public_url=public_url, routable=ROUTABLE)
-        app = create_app(await ApiContext.open(self._database, LiveTail(self._bus), settings))
+        context = await ApiContext.open(self._database, LiveTail(self._bus), settings)
+        app = create_app(context)
         app.include_router(self._monitoring.router())
         if "receiver" in self._services:
             rest_server = RestServer(self._receiver, lambda: secrets.randbits(63) or 1, unix_ms)
-            app.state.ingest = Ingest(rest_server, self._feed)
+            app.state.ingest = Ingest(rest_server, self._feed, FateWatch(self._database), context)
             app.include_router(ingest_router)
             app.router.routes.append(WebSocketRoute("/link/v1", self._links.app))
 

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from cloud.api.context import Context
+from cloud.api.context import ApiContext, Context
 from cloud.api.problems import Problem
 from cloud.db import users
 from cloud.db.tenancy import Viewer as ViewerRow
@@ -45,14 +45,13 @@ def unauthorized(detail: str, remedy: str = "sign in with POST /api/v1/session")
     )
 
 
-async def _viewer(
-    context: Context, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> ViewerRow:
-    if credentials is None:
+async def viewer_of(context: ApiContext, token: str | None) -> ViewerRow:
+    """Whose session token it is. Raises a problem."""
+    if token is None:
         raise unauthorized("this needs a session token: Authorization: Bearer …")
     try:
         held: dict[str, Any] = jwt.decode(
-            credentials.credentials,
+            token,
             context.session_key,
             algorithms=[_ALGORITHM],
             audience=_AUDIENCE,
@@ -69,6 +68,12 @@ async def _viewer(
     if viewer is None:
         raise unauthorized("the session has ended: the password was changed, or the user is gone")
     return viewer
+
+
+async def _viewer(
+    context: Context, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> ViewerRow:
+    return await viewer_of(context, credentials.credentials if credentials else None)
 
 
 Viewer = Annotated[ViewerRow, Depends(_viewer)]

@@ -1,35 +1,96 @@
-"""POST /api/v1/messages: HTTP ingest. The body is read by msgspec: it may be large, and its data stays as it is."""
+"""HTTP ingest: POST /api/v1/messages takes JSON, POST /api/v1/ingest/… one payload as it is. Bodies are read by
+msgspec, not by FastAPI: they may be large, and data stays as it is."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, Field
 
-from cloud.api.context import Context
+from cloud.api.auth import viewer_of
+from cloud.api.context import ApiContext
+from cloud.api.fields import Name
 from cloud.api.problems import Problem, invalid
-from cloud.api.tenancy import WritableProject
+from cloud.api.tenancy import ID_PATTERN, ProjectParameter, project_of
 from cloud.db import sources
 from cloud.db.database import DatabaseError
-from cloud.ingest.rest_server import IngestMessage, RestServer
+from cloud.db.errors import NotFoundError
+from cloud.ingest.fate_watch import FateWatch
+from cloud.ingest.messages import KNOWN_CODECS, IngestMessage, RefusedError, Row, payload_row, rows_of
+from cloud.ingest.rest_server import IngestResult, RestServer
+from cloud.ingest.shared_looks import SharedLooks
+from cloud.model.fate import FATES
 from cloud.registry_feed import RegistryFeed
-from protocols.errors import UNREADABLE, LimitError
-from protocols.limits import BATCH_BYTES_MAX
+from protocols.errors import UNREADABLE
 from sync.bus.contract import BusError
+from sync.registry import Registry
 
 RETRY_S: Final = 1
+WITHIN_S: Final = 5.0
+WITHIN_S_MAX: Final = 30.0
+"""How long a request may wait for what becomes of its records: shorter than proxies between us and clients wait."""
 
 router = APIRouter(prefix="/api/v1", tags=["messages"])
-_decoder: Final = msgspec.json.Decoder(IngestMessage | list[IngestMessage])
+_messages: Final = msgspec.json.Decoder(IngestMessage | list[IngestMessage])
+_bearer = HTTPBearer(auto_error=False, description="The token that POST /api/v1/session gives.")
 
 
-class Ingest(msgspec.Struct, frozen=True):
-    """What the route works on, given by the composition root as `app.state.ingest`."""
+class Admitted(msgspec.Struct, frozen=True):
+    """Where the messages of a request go."""
 
-    rest_server: RestServer
-    feed: RegistryFeed
+    project_id: str
+    source_id: int
+
+
+class Ingest:
+    """What the routes work on, given by the composition root as `app.state.ingest`."""
+
+    def __init__(self, rest_server: RestServer, feed: RegistryFeed, watch: FateWatch, context: ApiContext) -> None:
+        self.rest_server = rest_server
+        self.feed = feed
+        self.watch = watch
+        self._context = context
+        self._looks = SharedLooks(self._look)
+
+    async def admit(self, token: str | None, project_id: str | None) -> Admitted:
+        """Raises a problem, or NotFoundError: the token is none, or its user may not write to the project."""
+        return await self._looks.ask((token, project_id))
+
+    async def _look(self, asked: tuple[str | None, str | None]) -> Admitted:
+        token, wanted = asked
+        viewer = await viewer_of(self._context, token)
+        project_id = await project_of(self._context, viewer, wanted, to_write=True)
+        return Admitted(project_id, await self._source(project_id))
+
+    async def _source(self, project_id: str) -> int:
+        database = self._context.database
+        try:
+            async with database.connection() as conn:
+                return await sources.number(conn, project_id, "rest")
+        except NotFoundError:
+            return await database.run(lambda conn: sources.add(conn, project_id, "rest"))
+
+
+class Result(BaseModel):
+    """What one message became."""
+
+    record: str = Field(description="Epoch and number, to ask for it later.", examples=["5f1c8a526f5e4c8b/12480"])
+    state: Literal["accepted", "rejected"] = Field(
+        description="rejected: it does not decode, and is kept under /rejects with the reason."
+    )
+    device_known: bool = Field(description="False: it waits in the inbox until its device exists.", examples=[True])
+    reason: str | None = Field(description="Why it does not decode.", examples=[None])
+    fate: str = Field(
+        default="stored",
+        description=f"With `wait=stored` only: what has become of it, one of {', '.join(FATES)}; the last: it is safe, "
+        "and on its way still.",
+    )
 
 
 def _ingest(request: Request) -> Ingest:
@@ -37,34 +98,131 @@ def _ingest(request: Request) -> Ingest:
     return found
 
 
-@router.post("/messages", summary="Send one message or many", status_code=200)
+IngestHere = Annotated[Ingest, Depends(_ingest)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Wait = Annotated[
+    Literal["stored"] | None,
+    Query(description="stored: the answer comes once it is known what has become of each record, and says it."),
+]
+Within = Annotated[
+    float,
+    Query(gt=0, le=WITHIN_S_MAX, description="How long to wait at most, in seconds; then the answer comes as is."),
+]
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]},
+                "example": {"network_id": "demo", "alias": "bench-01", "data": {"temperature": 71.5}},
+            }
+        },
+    }
+}
+_PAYLOAD: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+@router.post(
+    "/messages",
+    summary="Send one message or many",
+    responses={200: {"model": Result | list[Result]}},
+    openapi_extra=_BODY,
+)
 async def post_messages(
-    request: Request, context: Context, project_id: WritableProject, ingest: Annotated[Ingest, Depends(_ingest)]
+    request: Request,
+    ingest: IngestHere,
+    credentials: Credentials,
+    project_id: ProjectParameter = None,
+    wait: Wait = None,
+    within_s: Within = WITHIN_S,
 ) -> Response:
-    """One message (an object) or many (an array). Answered once all of them are durable; each answer says what record
-    it became, whether its device is known, and why it does not decode, if so. Sending again is safe with an `id`."""
-    body = await request.body()
-    if len(body) > BATCH_BYTES_MAX:
-        raise invalid("body", f"{len(body):,} bytes in one request", limit=BATCH_BYTES_MAX)
+    """One message (an object) or many (an array): `network_id`, `alias`, and `data` (JSON), or `payload_text` or
+    `payload_base64` for the network's codec or the one that `codec` names; `alias_key` where it is not the network's.
+    Answered once all of them are durable; each answer says what record it became, whether its device is known, and why
+    it does not decode, if so. Sending again is safe with an `id`; with a `time` it is filed under it."""
+    admitted = await ingest.admit(credentials.credentials if credentials else None, project_id)
     try:
-        held = _decoder.decode(body)
+        held = _messages.decode(await request.body())
     except UNREADABLE as error:
         raise invalid("body", str(error)) from None
     messages = held if isinstance(held, list) else [held]
+    many = isinstance(held, list)
+    results = await _take(ingest, admitted, lambda registry: rows_of(registry, messages, many=many), wait, within_s)
+    return _answer(results if many else results[0])
+
+
+@router.post(
+    "/ingest/{network_id}/{alias_key}/{alias:path}",
+    summary="Send one payload as it is",
+    responses={200: {"model": Result}},
+    openapi_extra=_PAYLOAD,
+)
+async def post_payload(
+    request: Request,
+    ingest: IngestHere,
+    credentials: Credentials,
+    network_id: Annotated[str, Path(pattern=ID_PATTERN, examples=["demo"])],
+    alias_key: Annotated[Name, Path(examples=["serial"])],
+    alias: Annotated[Name, Path(examples=["bench-01"])],
+    codec: Annotated[
+        str, Query(max_length=64, description=f"One of {', '.join(sorted(KNOWN_CODECS))}; empty: the network's.")
+    ] = "",
+    id: Annotated[str | None, Query(max_length=200, description="Makes sending again safe.")] = None,
+    time: Annotated[str | None, Query(max_length=64, description="RFC 3339, or Unix milliseconds or seconds.")] = None,
+    project_id: ProjectParameter = None,
+    wait: Wait = None,
+    within_s: Within = WITHIN_S,
+) -> Response:
+    """The body is the payload, whatever its content type: the network's codec reads it, or the one that is named. It
+    is recorded as it came, and may hold several messages."""
+    admitted = await ingest.admit(credentials.credentials if credentials else None, project_id)
+    body = await request.body()
+
+    def row(registry: Registry) -> list[Row]:
+        return [payload_row(registry, network_id, alias_key, alias, body, codec=codec, id_=id, time=_time(time))]
+
+    return _answer((await _take(ingest, admitted, row, wait, within_s))[0])
+
+
+async def _take(
+    ingest: Ingest,
+    admitted: Admitted,
+    rows: Callable[[Registry], list[Row]],
+    wait: str | None,
+    within_s: float,
+) -> list[IngestResult]:
+    if wait and ingest.watch.is_full:
+        raise _unavailable("too-many-waiting", "Too many wait", "too many requests wait for their records already")
     try:
-        async with context.database.transaction() as conn:
-            source_id = await sources.add(conn, project_id, "rest")
-        results = await ingest.rest_server.take(source_id, await ingest.feed.registry(project_id), messages)
-    except LimitError as error:
-        raise invalid("body", error.detail) from None
+        registry = await ingest.feed.registry(admitted.project_id)
+        taken = await ingest.rest_server.take(admitted.source_id, registry, rows(registry))
+    except RefusedError as error:
+        raise invalid(error.field, error.detail, limit=error.limit) from None
     except (BusError, DatabaseError) as error:
-        raise Problem(
-            503,
-            "not-durable",
-            "Not taken",
-            f"the messages could not be made durable: {error}",
-            remedy="send them again, with an id each so that none is stored twice",
-            headers={"Retry-After": str(RETRY_S)},
-        ) from None
-    answer = msgspec.json.encode(results if isinstance(held, list) else results[0])
-    return Response(answer, media_type="application/json")
+        raise _unavailable("not-durable", "Not taken", f"the messages could not be made durable: {error}") from None
+    if not wait:
+        return taken.results
+    fates = await ingest.watch.fates(taken, within_s)
+    return [msgspec.structs.replace(each, fate=fate) for each, fate in zip(taken.results, fates, strict=True)]
+
+
+def _unavailable(code: str, title: str, detail: str) -> Problem:
+    remedy = "send them again, with an id each so that none is stored twice"
+    return Problem(503, code, title, detail, remedy=remedy, headers={"Retry-After": str(RETRY_S)})
+
+
+def _time(text: str | None) -> int | float | str | None:
+    """A number where it is one."""
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
+
+
+def _answer(results: IngestResult | list[IngestResult]) -> Response:
+    return Response(msgspec.json.encode(results), media_type="application/json")

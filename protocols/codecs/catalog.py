@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from protocols.codecs.base import Decoder, all_rejected
 from protocols.codecs.cayenne import cayenne_decoder
 from protocols.codecs.cbor import cbor_decoder
 from protocols.codecs.csv_rows import csv_decoder
-from protocols.codecs.envelope import envelope_decoder
+from protocols.codecs.envelope import ENVELOPE, envelope_decoder
 from protocols.codecs.json_paths import json_decoder
 from protocols.codecs.key_value import key_value_decoder
 from protocols.codecs.layout import layout_decoder
@@ -18,6 +19,11 @@ from protocols.codecs.registers import registers_decoder
 from protocols.codecs.senml import senml_decoder
 from protocols.codecs.spec import CodecSpec, SpecError
 from protocols.errors import DecodeError
+
+
+def _envelope_decoder(spec: CodecSpec) -> Decoder:
+    return envelope_decoder(spec, partial(decoder_of, spec))
+
 
 CODECS: Final[dict[str, Callable[[CodecSpec], Decoder]]] = {
     "json": json_decoder,
@@ -29,7 +35,7 @@ CODECS: Final[dict[str, Callable[[CodecSpec], Decoder]]] = {
     "cayenne-lpp": cayenne_decoder,
     "layout": layout_decoder,
     "registers": registers_decoder,
-    "envelope": envelope_decoder,
+    ENVELOPE: _envelope_decoder,
 }
 """Name to the function that makes a decoder for one network's spec, or raises SpecError."""
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection
 
 import httpx
 import pytest_asyncio
+from fastapi import FastAPI
 
 from cloud.api.app import create_app
 from cloud.api.auth import SESSION_S, make_token
@@ -48,8 +49,9 @@ class Tide:
 class Api:
     """The server, its database, and a client for each user that was made."""
 
-    def __init__(self, url: str, database: Database, tide: Tide, context: ApiContext) -> None:
+    def __init__(self, url: str, app: FastAPI, database: Database, tide: Tide, context: ApiContext) -> None:
         self.url = url
+        self.app = app
         self.database = database
         self.tide = tide
         self.context = context
@@ -82,9 +84,9 @@ async def api(database: Database) -> AsyncIterator[Api]:
         database, tide, ApiSettings(), key, wall_ms=lambda: server.now_ms, monotonic_s=lambda: server.now_s
     )
     http = HttpServer("127.0.0.1", 0)
-    server = Api(http.url, database, tide, context)
+    server = Api(http.url, create_app(context), database, tide, context)
     stop = asyncio.Event()
-    serving = asyncio.create_task(http.serve(create_app(context), stop))
+    serving = asyncio.create_task(http.serve(server.app, stop))
     yield server
     for client in server.clients:
         await client.aclose()

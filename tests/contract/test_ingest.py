@@ -1,0 +1,174 @@
+"""HTTP ingest over the API: what clients are told, at once and once all hops are done. The bus is left out: what is
+accepted goes through processor and transponder as soon as a test lets it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from cloud.db.postgres_store import PostgresStore
+from cloud.ingest.fate_watch import FateWatch
+from cloud.ingest.rest_server import RestServer
+from cloud.ingest.routes import Ingest
+from cloud.ingest.routes import router as ingest_router
+from cloud.registry_feed import RegistryFeed
+from cloud.services import books
+from cloud.services.processor import Processor
+from cloud.services.transponder import Transponder
+from protocols.block import read_head
+from protocols.messages import Lane
+from protocols.shipment import Consignment, Run, encode_shipment
+
+if TYPE_CHECKING:
+    from tests.contract.api_server import Api
+
+pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
+
+EPOCH = 0x77
+BENCH = {"network_id": "boats", "alias": "bench-01"}
+
+
+class Ingesting:
+    """The receiver, and all that is behind it."""
+
+    def __init__(self, api: Api, feed: RegistryFeed) -> None:
+        self.store = PostgresStore(api.database)
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self._processor = Processor(feed)
+        self._transponder = Transponder(lambda: api.now_ms)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def accept(self, source_id: int, lane: Lane, blocks: Sequence[bytes]) -> None:
+        heads = [read_head(block) for block in blocks]
+        runs = [Run(source_id, head.epoch, head.first_seq, head.records) for head in heads]
+        await self.store.run(lambda tx: books.accept(tx, runs))
+        self._tasks.append(asyncio.create_task(self._go_on([Consignment(source_id, block) for block in blocks])))
+
+    async def _go_on(self, consignments: Sequence[Consignment]) -> None:
+        await self.flowing.wait()
+        shipment = encode_shipment(consignments)
+        outputs = await self.store.run(lambda tx: self._processor.handle(tx, [shipment], Lane.LIVE))
+        written = [output.data for output in outputs]
+        await self.store.run(lambda tx: self._transponder.handle(tx, written, Lane.LIVE))
+
+    async def end(self) -> None:
+        self.flowing.set()
+        await asyncio.gather(*self._tasks)
+
+
+@pytest_asyncio.fixture
+async def behind(api: Api, admin: httpx.AsyncClient) -> AsyncIterator[Ingesting]:
+    feed = await RegistryFeed.open(api.database)
+    found = Ingesting(api, feed)
+    rest_server = RestServer(found, lambda: EPOCH, lambda: api.now_ms)
+    api.app.state.ingest = Ingest(rest_server, feed, FateWatch(api.database), api.context)
+    api.app.include_router(ingest_router)
+    body = {"system_id": "harbour", "blueprint_id": "pump", "name": "Bench", "aliases": [BENCH]}
+    assert (await admin.post("/devices", json=body)).status_code == 201
+    yield found
+    await found.end()
+    await feed.close()
+
+
+async def post(client: httpx.AsyncClient, path: str, status: int = 200, **request: Any) -> Any:
+    answer = await client.post(path, **request)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+async def test_who_waits_is_told_the_fate_of_each_record(admin: httpx.AsyncClient, behind: Ingesting) -> None:
+    body = {"id": "still", "name": "Still", "route": {"device_data_event": []}}
+    assert (await admin.post("/blueprints", json=body)).status_code == 201
+    aliases = [{"network_id": "boats", "alias": "silent"}]
+    still = {"system_id": "harbour", "blueprint_id": "still", "name": "Still", "aliases": aliases}
+    assert (await admin.post("/devices", json=still)).status_code == 201
+    sent = [
+        {**BENCH, "data": {"t": 1}},
+        {**BENCH, "data": {"t": 2}, "id": "mine"},
+        {**BENCH, "data": {"t": 2}, "id": "mine"},
+        {**BENCH, "alias": "bench-02", "data": {"t": 3}},
+        {**BENCH, "data": 7},
+        {**BENCH, "alias": "silent", "data": {"t": 4}},
+        {**BENCH, "data": []},
+    ]
+    results = await post(admin, "/messages?wait=stored", json=sent)
+    fates = ["stored", "stored", "repeated", "unresolved", "rejected", "stopped", "rejected"]
+    assert [result["fate"] for result in results] == fates
+    assert [result["state"] for result in results] == ["accepted"] * 4 + ["rejected", "accepted", "rejected"]
+    assert [result["device_known"] for result in results] == [True, True, True, False, True, True, True]
+    again = await post(admin, "/messages?wait=stored", json={**BENCH, "data": {"t": 2}, "id": "mine"})
+    assert again["fate"] == "repeated"
+    history = (await admin.get("/devices/boats:serial:bench-01/history")).json()["items"]
+    assert sorted(item["data"]["t"] for item in history) == [1, 2]
+
+
+async def test_without_a_wish_to_wait_the_answer_has_no_fate(admin: httpx.AsyncClient, behind: Ingesting) -> None:
+    result = await post(admin, "/messages", json={**BENCH, "data": {"t": 1}})
+    assert result == {"record": f"{EPOCH:016x}/0", "state": "accepted", "device_known": True, "reason": None}
+
+
+async def test_the_wait_is_bounded_and_says_that_it_goes_on(admin: httpx.AsyncClient, behind: Ingesting) -> None:
+    behind.flowing.clear()
+    result = await post(admin, "/messages?wait=stored&within_s=0.2", json={**BENCH, "data": {"t": 1}})
+    assert result["fate"] == "waiting"
+    waiting = asyncio.create_task(post(admin, "/messages?wait=stored", json={**BENCH, "data": {"t": 2}}))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    behind.flowing.set()
+    assert (await waiting)["fate"] == "stored"
+    problem = await post(admin, "/messages?wait=stored&within_s=31", 422, json={**BENCH, "data": {}})
+    assert problem["field"] == "within_s"
+
+
+async def test_a_payload_goes_as_the_body_whatever_its_codec(admin: httpx.AsyncClient, behind: Ingesting) -> None:
+    path = "/ingest/boats/serial/bench-01"
+    assert (await post(admin, f"{path}?wait=stored", content=b'{"t":1}'))["fate"] == "stored"
+    csv = {"content": b"t,u\n2,5\n3,6\n", "headers": {"Content-Type": "text/csv"}}
+    assert (await post(admin, f"{path}?codec=csv&wait=stored", **csv))["fate"] == "stored"
+    timed = f"{path}?codec=csv&id=x&time=2026-02-02T02:40:00Z&wait=stored"
+    assert [(await post(admin, timed, **csv))["fate"] for _ in range(2)] == ["stored", "repeated"]
+    rejected = await post(admin, path, content=b"\xff")
+    assert rejected["state"] == "rejected"
+    assert "not JSON" in rejected["reason"]
+    history = (await admin.get("/devices/boats:serial:bench-01/history")).json()["items"]
+    assert sorted(item["data"]["t"] for item in history) == [1, 2, 2, 3, 3]
+    odd = await post(admin, "/ingest/boats/key/a%2Fb/c", content=b"{}")
+    assert odd["device_known"] is False
+    await behind.end()
+    assert (await admin.get("/inbox")).json()["items"][0]["alias"] == "a/b/c"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/messages", b"{", "body"),
+        ("/messages", b'{"network_id":"boats"}', "body"),
+        ("/messages", b'[{"network_id":"boats","alias":"a"}]', "messages[0].data"),
+        ("/messages", b'{"network_id":"boats","alias":"a","data":1,"codec":"csv"}', "codec"),
+        ("/ingest/boats/serial/a?codec=presence", b"{}", "codec"),
+        ("/ingest/BOATS/serial/a", b"{}", "network_id"),
+    ],
+)
+async def test_what_is_wrong_is_named(
+    admin: httpx.AsyncClient, behind: Ingesting, path: str, body: bytes, field: str
+) -> None:
+    assert (await post(admin, path, 422, content=body))["field"] == field
+
+
+async def test_only_who_may_write_may_send(api: Api, admin: httpx.AsyncClient, behind: Ingesting) -> None:
+    message = {**BENCH, "data": {"t": 1}}
+    await post(api.client(), "/messages", 401, json=message)
+    await post(api.client("forged"), "/messages", 401, json=message)
+    await post(await api.user("viewer", demo="viewer"), "/messages", 403, json=message)
+    await post(await api.user("stranger"), "/messages?project_id=demo", 404, json=message)
+    editor = await api.user("editor", demo="editor")
+    await post(editor, "/messages", json=message)
+    async with api.database.transaction() as conn:
+        await conn.execute("UPDATE app_user SET session_version = 2 WHERE name = 'editor'")
+    await post(editor, "/messages", 401, json=message)
