@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
+import psutil
 import uvloop
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -67,19 +68,20 @@ async def _measure(seconds: float) -> list[Row]:
             sent = 0
             for connections, batch, goal in ((8, 100, 20_000), (DEVICES, 1, 1_500)):
                 load = Load(port, token, connections, batch, seconds)
+                before_s = _cpu_s(site.cloud.pid)
                 ours = await _generate(load)
+                cpu_us = (_cpu_s(site.cloud.pid) - before_s) / ours.requests / batch * 1e6
                 sent += ours.requests * batch
                 waiting = sent - await _stored(site)
                 settled_s = await _settled(site, sent)
                 with serving(sys.executable, "-m", "benchmarks.http_ingest", "bare") as bare_port:
                     bare = await _generate(msgspec.structs.replace(load, port=bare_port))
-                found += _rows(
-                    load, ours, bare, goal, f"{waiting:,} waiting at the end, stored {settled_s:.1f} s later"
-                )
+                note = f"{waiting:,} waiting at the end, stored {settled_s:.1f} s later"
+                found += _rows(load, ours, bare, goal, cpu_us, note)
     return found
 
 
-def _rows(load: Load, ours: Answered, bare: Answered, goal: int, note: str) -> list[Row]:
+def _rows(load: Load, ours: Answered, bare: Answered, goal: int, cpu_us: float, note: str) -> list[Row]:
     what = f"HTTP ingest, requests of {load.batch}, {load.connections} connections"
     return [
         Row(
@@ -92,8 +94,15 @@ def _rows(load: Load, ours: Answered, bare: Answered, goal: int, note: str) -> l
             note=note,
         ),
         Row(f"{what}, answer p50", ours.p50_ms, "ms", baseline="the same", baseline_measured=bare.p50_ms),
+        Row(f"{what}, CPU of the cloud's process", cpu_us, "µs/message", note="engines apart"),
         Row(f"{what}, answer p99", ours.p99_ms, "ms", baseline="the same", baseline_measured=bare.p99_ms),
     ]
+
+
+def _cpu_s(pid: int) -> float:
+    """Of the process alone: PostgreSQL and NATS work beside it."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def _stored(site: Site) -> int:

@@ -30,6 +30,7 @@ from cloud.ingest.fate_watch import FateWatch
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
+from cloud.ingest.usual_request import UsualRequest
 from cloud.metrics import PipelineMetrics
 from cloud.model.buckets import AskedError
 from cloud.model.rejected import RejectFilter, RejectReplay
@@ -174,6 +175,7 @@ class _Process:
             rest_server = RestServer(self._receiver, lambda: secrets.randbits(63) or 1, unix_ms)
             app.state.ingest = Ingest(rest_server, self._feed, FateWatch(self._database), context)
             app.include_router(ingest_router)
+            app.router.routes.insert(0, UsualRequest())
             app.router.routes.append(WebSocketRoute("/link/v1", self._links.app))
 
         async def serve(stop: asyncio.Event) -> None:

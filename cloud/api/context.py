@@ -64,7 +64,8 @@ class ApiContext:
         return cls(database, live, settings, key)
 
 
-def _context(request: Request) -> ApiContext:
+async def _context(request: Request) -> ApiContext:
+    """Asynchronous, as all dependencies are: FastAPI gives others to a thread."""
     return cast(ApiContext, request.app.state.context)
 
 

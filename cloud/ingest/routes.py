@@ -36,7 +36,9 @@ WITHIN_S: Final = 5.0
 WITHIN_S_MAX: Final = 30.0
 """How long a request may wait for what becomes of its records: shorter than proxies between us and clients wait."""
 
-router = APIRouter(prefix="/api/v1", tags=["messages"])
+PREFIX: Final = "/api/v1"
+
+router = APIRouter(prefix=PREFIX, tags=["messages"])
 _messages: Final = msgspec.json.Decoder(IngestMessage | list[IngestMessage])
 _bearer = HTTPBearer(auto_error=False, description="The token that POST /api/v1/session gives.")
 
@@ -93,7 +95,7 @@ class Result(BaseModel):
     )
 
 
-def _ingest(request: Request) -> Ingest:
+async def _ingest(request: Request) -> Ingest:
     found: Ingest = request.app.state.ingest
     return found
 
@@ -142,15 +144,8 @@ async def post_messages(
     `payload_base64` for the network's codec or the one that `codec` names; `alias_key` where it is not the network's.
     Answered once all of them are durable; each answer says what record it became, whether its device is known, and why
     it does not decode, if so. Sending again is safe with an `id`; with a `time` it is filed under it."""
-    admitted = await ingest.admit(credentials.credentials if credentials else None, project_id)
-    try:
-        held = _messages.decode(await request.body())
-    except UNREADABLE as error:
-        raise invalid("body", str(error)) from None
-    messages = held if isinstance(held, list) else [held]
-    many = isinstance(held, list)
-    results = await _take(ingest, admitted, lambda registry: rows_of(registry, messages, many=many), wait, within_s)
-    return _answer(results if many else results[0])
+    token = credentials.credentials if credentials else None
+    return await take_messages(request, ingest, token, project_id, wait, within_s)
 
 
 @router.post(
@@ -184,6 +179,26 @@ async def post_payload(
         return [payload_row(registry, network_id, alias_key, alias, body, codec=codec, id_=id, time=_time(time))]
 
     return _answer((await _take(ingest, admitted, row, wait, within_s))[0])
+
+
+async def take_messages(
+    request: Request,
+    ingest: Ingest,
+    token: str | None,
+    project_id: str | None,
+    wait: str | None = None,
+    within_s: float = WITHIN_S,
+) -> Response:
+    """post_messages, its parameters checked. Raises a problem."""
+    admitted = await ingest.admit(token, project_id)
+    try:
+        held = _messages.decode(await request.body())
+    except UNREADABLE as error:
+        raise invalid("body", str(error)) from None
+    messages = held if isinstance(held, list) else [held]
+    many = isinstance(held, list)
+    results = await _take(ingest, admitted, lambda registry: rows_of(registry, messages, many=many), wait, within_s)
+    return _answer(results if many else results[0])
 
 
 async def _take(

@@ -16,6 +16,7 @@ from cloud.ingest.fate_watch import FateWatch
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
+from cloud.ingest.usual_request import UsualRequest
 from cloud.registry_feed import RegistryFeed
 from cloud.services import books
 from cloud.services.processor import Processor
@@ -69,6 +70,7 @@ async def behind(api: Api, admin: httpx.AsyncClient) -> AsyncIterator[Ingesting]
     rest_server = RestServer(found, lambda: EPOCH, lambda: api.now_ms)
     api.app.state.ingest = Ingest(rest_server, feed, FateWatch(api.database), api.context)
     api.app.include_router(ingest_router)
+    api.app.router.routes.insert(0, UsualRequest())
     body = {"system_id": "harbour", "blueprint_id": "pump", "name": "Bench", "aliases": [BENCH]}
     assert (await admin.post("/devices", json=body)).status_code == 201
     yield found
