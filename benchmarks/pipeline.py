@@ -7,8 +7,9 @@ import io
 import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import asyncpg
@@ -24,6 +25,8 @@ from cloud.db.history_copy import COLUMNS, pack_history
 from cloud.db.migrate import migrate
 from cloud.db.postgres_store import PostgresStore
 from cloud.engines import Engines, EngineSettings
+from cloud.model.attribute import Attribute
+from cloud.services.resolving import resolve
 from cloud.services.transponder import Transponder
 from cloud.topics import DEFAULT_PROCESSOR, TOPICS
 from protocols.batch import BatchKey, RecordBatch, encode_records
@@ -32,7 +35,7 @@ from protocols.codecs import CodecSpec
 from protocols.messages import Clock, ClockState, Lane, Origin, Priority
 from protocols.shipment import Consignment, MessageBatch, Run, encode_messages, encode_shipment
 from sync.bus.jetstream import JetStreamBus
-from sync.registry import Alias, Device, Network, Registry, RegistryChange
+from sync.registry import Alias, Blueprint, Device, Network, Registry, RegistryChange
 from sync.resolve import Resolver
 
 DEVICES: Final = 200
@@ -43,11 +46,18 @@ PER_TRANSACTION: Final = 10
 PUBLISHES_IN_FLIGHT: Final = 16
 
 
+ATTRIBUTES: Final = {
+    "temperature": Attribute("number", unit="°C", minimum=-40, maximum=120),
+    "pressure": Attribute("number", unit="bar", minimum=0),
+}
+"""Of the payloads' fields, with limits."""
+
+
 def rows(seconds: float) -> list[Row]:
-    return [_decode_and_resolve(seconds), *uvloop.run(_engines(seconds))]
+    return [_decode_and_resolve(seconds), _look_at_values(seconds), *uvloop.run(_engines(seconds))]
 
 
-def _registry() -> Registry:
+def _registry(attributes: Mapping[str, Attribute] = MappingProxyType({})) -> Registry:
     registry = Registry("bench")
     registry.apply(
         RegistryChange(
@@ -58,7 +68,8 @@ def _registry() -> Registry:
                 Network("bench", spec=CodecSpec(key_paths=())),
                 Network("keyed", spec=CodecSpec(key_paths=("boot", "seq"))),
             ),
-            devices=tuple(
+            (Blueprint("b", attributes=msgspec.json.encode(dict(attributes)).decode()),),
+            tuple(
                 Device(n + 1, "s", "b", (Alias("bench", "serial", f"d{n}"), Alias("keyed", "serial", f"d{n}")))
                 for n in range(DEVICES)
             ),
@@ -127,7 +138,25 @@ def _decode_and_resolve(seconds: float) -> Row:
     )
 
 
-def _microseconds(work: Callable[[], None], messages: int, seconds: float) -> float:
+def _look_at_values(seconds: float) -> Row:
+    """What a blueprint with limits costs the processor beside one without attributes."""
+    made = [_block(batch, 1) for batch, _ in zip(_batches("bench", ROWS), range(20), strict=False)]
+    opened = [(run, open_block(block)[1]) for run, block in made]
+
+    def work(attributes: dict[str, Attribute]) -> Callable[[], object]:
+        registry = _registry(attributes)
+        return lambda: resolve(registry, opened, {})
+
+    return Row(
+        "decode, resolve and look at values",
+        _microseconds(work(ATTRIBUTES), 20 * ROWS, seconds),
+        "µs/message",
+        baseline="a blueprint without attributes",
+        baseline_measured=_microseconds(work({}), 20 * ROWS, seconds),
+    )
+
+
+def _microseconds(work: Callable[[], object], messages: int, seconds: float) -> float:
     """CPU of one round, the best of those that fit in the time."""
     best, end = float("inf"), time.monotonic() + seconds
     while time.monotonic() < end:

@@ -82,6 +82,19 @@ class Reject(msgspec.Struct, frozen=True, array_like=True):
     """What its protocol said beside the payload (metadata.py)."""
 
 
+class Misfit(msgspec.Struct, frozen=True, array_like=True):
+    """A value that did not fit its blueprint, and was left out of its message."""
+
+    attribute: str
+    """Its path; empty: several, that are only counted."""
+    code: str
+    """`type`, `range`, `enumeration`; `more`: several."""
+    reason: str
+    value: str
+    """JSON, or the beginning of it."""
+    count: int = 1
+
+
 KEYED: Final = 1
 """Flag: the id derives from a message key; another record may carry the same message."""
 TIME_REPLACED: Final = 2
@@ -125,6 +138,11 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
     carriers: list[bytes] = []
     """The id that row i would have without a message key, 16 bytes: of messages that travel under other numbers than
     their record's. Empty: the runs say it."""
+    current_only: list[bytes] = []
+    """Attributes that history does not keep, a JSON object a row, which current takes before those of `data`; b"" for a
+    row without any. Empty where no row has any."""
+    misfits: list[tuple[Misfit, ...]] = []
+    """What was left out of each row. Empty where nothing was."""
 
     def __len__(self) -> int:
         return len(self.data)
@@ -132,6 +150,13 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
     @property
     def records(self) -> int:
         return sum(run.count for run in self.runs)
+
+    def current_of(self, row: int) -> bytes:
+        """All that the row has for current, a JSON object."""
+        apart = self.current_only[row] if self.current_only else b""
+        if not apart:
+            return self.data[row]
+        return msgspec.json.encode(_raw_object(self.data[row]) | _raw_object(apart))
 
     def messages(self) -> Iterator[DeviceDataEventMsg]:
         """One object a row, for tails and tests, not for hot paths."""
@@ -178,6 +203,8 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
     records = 0
     bounded = any(batch.time_error_ms for batch in batches)
     carried = any(batch.carriers for batch in batches)
+    apart = any(batch.current_only for batch in batches)
+    unfit = any(batch.misfits for batch in batches)
     for batch in batches:
         targets = len(out.targets)
         out.runs.extend(batch.runs)
@@ -195,6 +222,10 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
             out.time_error_ms.extend(batch.time_error_ms or [None] * len(batch))
         if carried:
             out.carriers.extend(carriers_of(batch))
+        if apart:
+            out.current_only.extend(batch.current_only or [b""] * len(batch))
+        if unfit:
+            out.misfits.extend(batch.misfits or [()] * len(batch))
         out.rejects.extend(msgspec.structs.replace(reject, record=records + reject.record) for reject in batch.rejects)
         records += batch.records
     return out
@@ -244,9 +275,12 @@ def pick(batch: MessageBatch, rows: Sequence[int]) -> MessageBatch:
         batch.rejects,
         [batch.time_error_ms[i] for i in rows] if batch.time_error_ms else [],
         [batch.carriers[i] for i in rows] if batch.carriers else [],
+        [batch.current_only[i] for i in rows] if batch.current_only else [],
+        [batch.misfits[i] for i in rows] if batch.misfits else [],
     )
 
 
+_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _shipment_decoder: Final = msgspec.msgpack.Decoder(Shipment)
 _messages_decoder: Final = msgspec.msgpack.Decoder(MessageBatch)
 _encoder: Final = msgspec.msgpack.Encoder()

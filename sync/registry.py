@@ -26,9 +26,12 @@ class Network(msgspec.Struct, frozen=True):
     """Whether its devices may subscribe to what others of them publish."""
 
 
-class Blueprint(msgspec.Struct, frozen=True):
+class Blueprint(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     route: Route | None = None
+    attributes: str = "{}"
+    """As the cloud keeps them, JSON (cloud/model/blueprint.py). Gateways are told none: values are looked at in the
+    cloud, once."""
 
 
 class Alias(msgspec.Struct, frozen=True, array_like=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Path, Response
-from pydantic import Field
+from pydantic import Field, StrictFloat, StrictInt, StrictStr
 
 from cloud.api.auth import Viewer
 from cloud.api.context import Context
@@ -24,9 +24,13 @@ from cloud.api.fields import (
     check_route,
 )
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
+from cloud.api.problems import invalid
 from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
 from cloud.db import blueprints
-from cloud.db.blueprints import AttributeType, BlueprintChanges
+from cloud.db.blueprints import BlueprintChanges
+from cloud.model.attribute import Attribute as AttributeRow
+from cloud.model.attribute import AttributeType
+from cloud.model.blueprint import ENUMERATION_MAX, DeclarationError, checked
 
 router = APIRouter(prefix="/blueprints", tags=["blueprints"])
 BlueprintPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["pump"])]
@@ -35,17 +39,33 @@ ATTRIBUTES_MAX: Final = 1000
 """Of one blueprint: larger models are several devices."""
 
 
+Number = StrictInt | StrictFloat
+
+
 class Attribute(Body):
     type: AttributeType = Field(examples=["number"])
     unit: str | None = Field(
         default=None, max_length=32, description="Of a number, as people write it.", examples=["°C"]
     )
     description: str = Field(default="", max_length=1000)
+    minimum: Number | None = Field(default=None, description="Of a number or integer.", examples=[-40])
+    maximum: Number | None = Field(default=None, description="Of a number or integer.", examples=[120])
+    enumeration: list[StrictStr | Number] = Field(
+        default=[], max_length=ENUMERATION_MAX, description="The only values there are; empty: any.", examples=[[]]
+    )
+    default: Any = Field(
+        default=None, description="Shown of a device that has not said it; null: nothing.", examples=[20.0]
+    )
+    history: bool = Field(default=True, description="False: its current value is kept, and nothing else.")
 
 
 Attributes = Annotated[
     dict[Name, Attribute],
-    Field(max_length=ATTRIBUTES_MAX, examples=[{"temperature": {"type": "number", "unit": "°C"}}]),
+    Field(
+        max_length=ATTRIBUTES_MAX,
+        description="By their paths in the data: `temperature`, `meta.serial`; `\\.` is a point in a name.",
+        examples=[{"temperature": {"type": "number", "unit": "°C", "minimum": -40, "maximum": 120}}],
+    ),
 ]
 
 
@@ -139,11 +159,16 @@ async def delete_blueprint(
     await context.database.run(lambda conn: blueprints.delete(conn, project, blueprint_id, expected))
 
 
-def _rows(attributes: dict[str, Attribute]) -> dict[str, blueprints.Attribute]:
-    return {
-        name: blueprints.Attribute(attribute.type, attribute.unit, attribute.description)
+def _rows(attributes: dict[str, Attribute]) -> dict[str, AttributeRow]:
+    rows = {
+        name: AttributeRow(**(attribute.model_dump() | {"enumeration": tuple(attribute.enumeration)}))
         for name, attribute in attributes.items()
     }
+    try:
+        return checked(rows)
+    except DeclarationError as error:
+        field = f"attributes.{error.attribute}" + (f".{error.field}" if error.field else "")
+        raise invalid(field, error.detail, limit=error.limit) from None
 
 
 def _shown(row: blueprints.Blueprint) -> Blueprint:

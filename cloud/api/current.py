@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 from cloud.api.context import Context
 from cloud.api.pages import raw_json
 from cloud.api.tenancy import ReadableDevice
-from cloud.db import current
+from cloud.db import blueprints, current
+from cloud.model.fitting import untold
 
 router = APIRouter(prefix="/devices", tags=["data"])
 
@@ -27,6 +28,9 @@ class CurrentValue(BaseModel):
 class Current(BaseModel):
     device: int = Field(description="Its id.", examples=[17])
     attributes: dict[str, CurrentValue]
+    defaults: dict[str, Any] = Field(
+        description="What its blueprint says of attributes that it has not told.", examples=[{"setpoint": 20.0}]
+    )
 
 
 @router.get("/{device}/current", responses={200: {"model": Current}})
@@ -35,6 +39,7 @@ async def get_current(context: Context, at: ReadableDevice) -> Response:
     project, device_id = at
     async with context.database.connection() as conn:
         rows = await current.of_device(conn, project, device_id)
+        declared = await blueprints.attributes_of_device(conn, project, device_id)
     attributes = {
         row.attribute: {
             "value": msgspec.Raw(row.value),
@@ -44,4 +49,5 @@ async def get_current(context: Context, at: ReadableDevice) -> Response:
         }
         for row in rows
     }
-    return raw_json({"device": device_id, "attributes": attributes})
+    defaults = untold({row.attribute: row.value for row in rows}, declared)
+    return raw_json({"device": device_id, "attributes": attributes, "defaults": defaults})

@@ -170,7 +170,7 @@ def events_of(batch: MessageBatch, project: str, device_ids: frozenset[int] | No
                 "event_time": batch.event_time[i],
                 "time": batch.time[i],
                 "received_time": batch.received_time[i],
-                "data": msgspec.Raw(batch.data[i]),
+                "data": msgspec.Raw(batch.current_of(i)),
             }
             text = msgspec.json.encode(message).translate(_ONE_LINE)
             events.append(b"id: %s\ndata: %s\n\n" % (message_id.encode(), text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, TypedDict
 
 import asyncpg
 import msgspec
@@ -11,18 +11,9 @@ import msgspec
 from cloud.db.database import Connection
 from cloud.db.errors import InUseError, NotFoundError, TakenError, violations
 from cloud.db.revision import bury, check_revision, next_revision, unbury
+from cloud.model.attribute import Attribute
+from cloud.model.blueprint import read_attributes
 from protocols.messages import Route
-
-AttributeType = Literal["string", "number", "boolean", "timestamp", "geoposition", "object"]
-
-
-class Attribute(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One field of a blueprint."""
-
-    type: AttributeType
-    unit: str | None = None
-    """Of a number, as people write it: °C, bar, %."""
-    description: str = ""
 
 
 class Blueprint(msgspec.Struct, frozen=True):
@@ -42,7 +33,6 @@ class BlueprintChanges(TypedDict, total=False):
     route: Route | None
 
 
-_attributes: Final = msgspec.json.Decoder(dict[str, Attribute]).decode
 _route: Final = msgspec.json.Decoder(Route).decode
 
 
@@ -89,6 +79,19 @@ async def page(conn: Connection, project_id: str, *, after: str | None = None, l
     return [_blueprint(row["id"], row) for row in found]
 
 
+async def attributes_of_device(conn: Connection, project_id: str, device_id: int) -> dict[str, Attribute]:
+    """Those of its blueprint. Raises NotFoundError."""
+    found: str | None = await conn.fetchval(
+        """SELECT b.attributes FROM device d JOIN blueprint b ON b.project_id = d.project_id AND b.id = d.blueprint_id
+           WHERE d.project_id = $1 AND d.id = $2""",
+        project_id,
+        device_id,
+    )
+    if found is None:
+        raise NotFoundError("device", device_id)
+    return read_attributes(found)
+
+
 async def update(
     conn: Connection,
     project_id: str,
@@ -133,4 +136,4 @@ def _blueprint(blueprint_id: str, row: asyncpg.Record | None) -> Blueprint:
         raise NotFoundError("blueprint", blueprint_id)
     fields: dict[str, Any] = dict(row)
     attributes, route = fields.pop("attributes"), fields.pop("route")
-    return Blueprint(attributes=_attributes(attributes), route=None if route is None else _route(route), **fields)
+    return Blueprint(attributes=read_attributes(attributes), route=None if route is None else _route(route), **fields)

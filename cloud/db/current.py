@@ -75,10 +75,13 @@ def _newest(batch: MessageBatch, rows: Sequence[int]) -> dict[int, dict[str, tup
         if not batch.flags[i] & HISTORY_ONLY:
             rows_of.setdefault(devices[batch.target_index[i]], []).append(i)
     newest: dict[int, dict[str, tuple[int, msgspec.Raw]]] = {}
+    apart = batch.current_only
     for device_id, mine in rows_of.items():
         held: dict[str, tuple[int, msgspec.Raw]] = {}
         for i in _newest_first(batch, mine):
             values = _raw_values(batch.data[i])
+            if apart and apart[i]:
+                values |= _raw_values(apart[i])
             if not values.keys() <= held.keys():
                 for attribute, value in values.items():
                     held.setdefault(attribute, (i, value))

@@ -13,6 +13,7 @@ from cloud.db import (
     gaps,
     history,
     inbox,
+    misfits,
     presence,
     progress,
     reject_replays,
@@ -142,6 +143,9 @@ class PostgresTransaction:
 
     async def update_current(self, batch: MessageBatch, rows: Sequence[int]) -> None:
         await current.update(self._conn, batch, rows)
+
+    async def add_misfits(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        await misfits.add(self._conn, batch, rows)
 
 
 class PostgresStore:

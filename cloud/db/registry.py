@@ -77,9 +77,13 @@ async def _networks(conn: Connection, project_id: str, base: int) -> tuple[Netwo
 
 async def _blueprints(conn: Connection, project_id: str, base: int) -> tuple[Blueprint, ...]:
     found = await conn.fetch(
-        "SELECT id, route FROM blueprint WHERE project_id = $1 AND revision > $2 ORDER BY id", project_id, base
+        """SELECT id, route, attributes FROM blueprint WHERE project_id = $1 AND revision > $2 ORDER BY id""",
+        project_id,
+        base,
     )
-    return tuple(Blueprint(row["id"], None if row["route"] is None else _route(row["route"])) for row in found)
+    return tuple(
+        Blueprint(row["id"], None if row["route"] is None else _route(row["route"]), row["attributes"]) for row in found
+    )
 
 
 async def _devices(conn: Connection, project_id: str, base: int) -> tuple[Device, ...]:

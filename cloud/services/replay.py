@@ -14,7 +14,7 @@ from cloud.model.output import Output
 from cloud.model.route import next_topic
 from cloud.model.unresolved import InboxRow
 from cloud.services.outputs import Outputs
-from cloud.services.resolving import Registries
+from cloud.services.resolving import Registries, fit
 from cloud.services.store import Store, Transaction
 from cloud.topics import ROUTABLE, WRITER
 from protocols.messages import Lane
@@ -144,7 +144,7 @@ def _messages(registry: Registry, rows: Sequence[InboxRow]) -> tuple[MessageBatc
             batch.payloads.append(b"")
             batch.time_error_ms.append(row.time_error_ms)
             batch.carriers.append(row.record)
-    return msgspec.structs.replace(batch, ids=b"".join(ids)), gone, stopped
+    return fit(registry, msgspec.structs.replace(batch, ids=b"".join(ids))), gone, stopped
 
 
 def _extend(runs: list[Run], row: InboxRow) -> None:

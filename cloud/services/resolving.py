@@ -8,12 +8,13 @@ from typing import Protocol
 
 import msgspec
 
+from cloud.model.fitting import Model, model_of
 from cloud.model.route import next_topic
 from cloud.services.store import Transaction
 from cloud.topics import ROUTABLE, WRITER
 from protocols.batch import RecordBatch
 from protocols.messages import Anchor, ClockState
-from protocols.shipment import LATE, MessageBatch, Run, concat
+from protocols.shipment import LATE, MessageBatch, Misfit, Run, Target, concat
 from sync.registry import Registry
 from sync.resolve import NO_ANCHORS, Resolver
 
@@ -44,7 +45,36 @@ def resolve(registry: Registry, records: Sequence[Records], anchors: Anchors) ->
         for run, batches in mine:
             resolver.add(run, batches)
         parts.append(resolver.finish())
-    return concat(parts)
+    return fit(registry, concat(parts))
+
+
+def fit(registry: Registry, messages: MessageBatch) -> MessageBatch:
+    """As their devices' blueprints have it: what does not fit is left out, and told with the message. What has no model
+    is not looked at."""
+    models = [_model(registry, target) for target in messages.targets]
+    if not any(models):
+        return messages
+    data, rows = list(messages.data), len(messages)
+    current_only: list[bytes] = []
+    misfits: list[tuple[Misfit, ...]] = []
+    for i, place in enumerate(messages.target_index):
+        model = models[place]
+        fitted = None if model is None else model.fit(data[i])
+        if fitted is None:
+            continue
+        data[i] = fitted.data
+        if fitted.current_only:
+            current_only = current_only or [b""] * rows
+            current_only[i] = fitted.current_only
+        if fitted.misfits:
+            misfits = misfits or [()] * rows
+            misfits[i] = fitted.misfits
+    return msgspec.structs.replace(messages, data=data, current_only=current_only, misfits=misfits)
+
+
+def _model(registry: Registry, target: Target) -> Model | None:
+    blueprint = registry.blueprints.get(target.blueprint_id) if target.device_id else None
+    return None if blueprint is None else model_of(blueprint.attributes)
 
 
 async def anchors_of(tx: Transaction, records: Sequence[Records]) -> Anchors:

@@ -190,6 +190,11 @@ class Transaction(Protocol):
         what those rows bring; rows with flag HISTORY_ONLY bring nothing. Locks in order of (device, attribute)."""
         ...
 
+    async def add_misfits(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        """Keeps what was left out of those rows, the newest of each project, and counts it. Locks in order of (device,
+        attribute)."""
+        ...
+
 
 class Store(Protocol):
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:

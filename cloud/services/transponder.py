@@ -37,6 +37,8 @@ class Transponder:
             messages = restrict(messages, claimed.runs)
         stored = await tx.store(messages, range(len(messages)))
         await tx.update_current(messages, stored)
+        if messages.misfits:
+            await tx.add_misfits(messages, stored)
         kept = rows_by_epoch(messages, stored)
         for name, number in rows_by_epoch(messages, range(len(messages))).items():
             claimed.count(*name, "stored", kept.get(name, 0))

@@ -66,6 +66,13 @@ class MemoryPremises:
         held = sorted(self._tables.inbox.items(), reverse=True)
         return [each.row for _, each in held if each.project_id == project_id]
 
+    async def misfits(self, project_id: str) -> list[tuple[bytes, str, int]]:
+        return [
+            (message_id, misfit.reason, misfit.count)
+            for project, message_id, misfit in self._tables.misfits
+            if project == project_id
+        ]
+
     async def rejects(self, project_id: str) -> list[RejectRow]:
         return [
             held.row(seq)

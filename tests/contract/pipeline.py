@@ -11,6 +11,7 @@ from cloud.registry_feed import RegistryFeed
 from cloud.services import books
 from cloud.services.processor import Processor
 from cloud.services.reject_replay import RejectReplays
+from cloud.services.replay import InboxReplay
 from cloud.services.transponder import Transponder
 from protocols.batch import BatchKey, RecordBatch, encode_records
 from protocols.block import encode_block
@@ -90,6 +91,12 @@ class Pipeline:
     async def write(self, written: Sequence[bytes], lane: Lane = Lane.LIVE) -> None:
         """The transponder's."""
         await self.store.run(lambda tx: Transponder(lambda: self._api.now_ms).handle(tx, written, lane))
+
+    async def replay_inbox(self) -> None:
+        """All whose device exists by now, and written."""
+        replay = InboxReplay(self._feed, _Writing(self), self.store)
+        while await replay.sweep():
+            pass
 
     async def replay_rejects(self) -> None:
         """All that is asked for, and written."""

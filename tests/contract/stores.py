@@ -69,6 +69,10 @@ class Premises(Protocol):
         """The newest first."""
         ...
 
+    async def misfits(self, project_id: str) -> list[tuple[bytes, str, int]]:
+        """Message id, reason and count, in the order that they came in."""
+        ...
+
     async def want_replay(self, project_id: str, wanted: RejectFilter) -> None:
         """Of what is rejected by now."""
         ...
@@ -167,6 +171,13 @@ class PostgresPremises:
     async def rejects(self, project_id: str) -> list[RejectRow]:
         async with self._database.connection() as conn:
             return await rejects.page(conn, project_id, limit=1000)
+
+    async def misfits(self, project_id: str) -> list[tuple[bytes, str, int]]:
+        async with self._database.connection() as conn:
+            found = await conn.fetch(
+                "SELECT id, reason, count FROM misfit WHERE project_id = $1 ORDER BY seq", project_id
+            )
+        return [(row["id"].bytes, row["reason"], row["count"]) for row in found]
 
     async def want_replay(self, project_id: str, wanted: RejectFilter) -> None:
         async with self._database.transaction() as conn:

@@ -17,7 +17,7 @@ from cloud.model.rejected import RejectFilter
 from cloud.services.store import Transaction
 from protocols.ids import record_message_id
 from protocols.messages import Anchor, Clock, ClockState, CommandState, Gap, GapKind, Lane
-from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, Target
+from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Misfit, Reject, Run, Target
 from tests.contract.stores import (
     ALIAS_KEY,
     DEADLINE_S,
@@ -441,6 +441,39 @@ async def test_current_is_the_newest_of_each_attribute(premises: Premises) -> No
     await premises.store.run(lambda tx: tx.update_current(again, [0, 1, 2]))
     values = {row.attribute: row.value for row in await premises.current("p", device)}
     assert values == {"a": b"1", "b": b"5", "c": b"6"}, "of equal times the later received, then the higher id"
+
+
+async def test_what_history_does_not_keep_is_current_alone(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    rows = [(0, NOW, b'{"a":1,"b":{"x":1}}'), (0, NOW + 1, b'{"a":2}')]
+    made = msgspec.structs.replace(
+        batch(source, [target(device, "a")], rows), current_only=[b'{"b":{"x":1,"y":2},"c":3}', b""]
+    )
+    stored = await premises.store.run(lambda tx: tx.store(made, [0, 1]))
+    await premises.store.run(lambda tx: tx.update_current(made, stored))
+    values = {row.attribute: msgspec.json.decode(row.value) for row in await premises.current("p", device)}
+    assert values == {"a": 2, "b": {"x": 1, "y": 2}, "c": 3}
+    assert [msgspec.json.decode(row.data) for row in await premises.history("p", device)] == [
+        {"a": 1, "b": {"x": 1}}, {"a": 2},
+    ]  # fmt: skip
+
+
+async def test_misfits_are_kept_for_the_rows_that_are_given(premises: Premises) -> None:
+    source = await premises.add_project("p")
+    device = await premises.add_device("p", "a")
+    made = msgspec.structs.replace(
+        batch(source, [target(device, "a")], [(0, NOW, b"{}")] * 3),
+        misfits=[
+            (Misfit("a", "type", "no", "1"),),
+            (Misfit("b", "type", "not so", "2"),),
+            (Misfit("", "more", "5 more", "", 5),),
+        ],
+    )
+    await premises.store.run(lambda tx: tx.add_misfits(made, [0, 2]))
+    assert await premises.misfits("p") == [
+        (record_message_id(EPOCH, 0), "no", 1), (record_message_id(EPOCH, 2), "5 more", 5),
+    ]  # fmt: skip
 
 
 async def test_of_rows_of_one_time_the_last_received_is_current(premises: Premises) -> None:

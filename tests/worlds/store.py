@@ -23,7 +23,7 @@ from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
 from protocols.ids import record_of
 from protocols.messages import Anchor, Gap, GapKind, Lane
-from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Reject, Run, carriers_of, record_places
+from protocols.shipment import HISTORY_ONLY, KEYED, MessageBatch, Misfit, Reject, Run, carriers_of, record_places
 from sync.ranges import Ranges
 from tests.worlds.locks import CircleError, Holder, Locks
 from tests.worlds.loop import PROCESS, Process
@@ -144,6 +144,8 @@ class Tables:
         self.keys: dict[bytes, int] = {}
         self.history: dict[tuple[int, int, bytes], HistoryRow] = {}
         self.current: dict[tuple[int, str], CurrentValue] = {}
+        self.misfits: list[tuple[str, bytes, Misfit]] = []
+        """Project, message and what was left out of it."""
         self.commands: dict[str, HeldCommand] = {}
         self.presence: dict[tuple[str, str, str, str], Seen] = {}
         """By (project, network, alias key, alias)."""
@@ -240,6 +242,7 @@ class MemoryTransaction(Holder):
         self.rows: dict[tuple[int, int, bytes], HistoryRow] = {}
         """New in history."""
         self.current: dict[tuple[int, str], CurrentValue] = {}
+        self._misfits: list[tuple[str, bytes, Misfit]] = []
         self._commands: dict[str, HeldCommand] = {}
         self._presence: dict[tuple[str, str, str, str], Seen] = {}
 
@@ -272,6 +275,7 @@ class MemoryTransaction(Holder):
         tables.keys.update(self._keys)
         tables.history.update(self.rows)
         tables.current.update(self.current)
+        tables.misfits += self._misfits
         tables.commands.update(self._commands)
         tables.presence.update(self._presence)
 
@@ -618,7 +622,7 @@ class MemoryTransaction(Holder):
                 continue
             device_id = batch.targets[batch.target_index[i]].device_id
             at = (batch.event_time[i], batch.received_time[i], _id(batch, i))
-            for attribute, value in _values(batch.data[i]).items():
+            for attribute, value in _values(batch.current_of(i)).items():
                 new = CurrentValue(*at, bytes(value))
                 name = (device_id, attribute)
                 newest[name] = max(newest.get(name, new), new)
@@ -627,6 +631,12 @@ class MemoryTransaction(Holder):
                 await self._lock(("current", *name))
                 if self._is_newer(name, newest[name]):
                     self.current[name] = newest[name]
+
+    async def add_misfits(self, batch: MessageBatch, rows: Sequence[int]) -> None:
+        await self._statement()
+        for i in rows:
+            project_id = batch.targets[batch.target_index[i]].project_id
+            self._misfits += [(project_id, _id(batch, i), misfit) for misfit in batch.misfits[i]]
 
     def _is_newer(self, name: tuple[int, str], value: CurrentValue) -> bool:
         held = self.current.get(name) or self._tables.current.get(name)
