@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import uuid
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
@@ -12,15 +13,25 @@ from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.decoding import CodecTry, Decoding, tried
+from cloud.api.devices import Device
+from cloud.api.etag import set_etag
+from cloud.api.fields import Body, ChosenId, Title
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
-from cloud.api.tenancy import ReadableProject
-from cloud.db import inbox, networks, rejects
+from cloud.api.problems import invalid
+from cloud.api.tenancy import ID_PATTERN, ReadableProject, WritableProject
+from cloud.db import blueprints, devices, inbox, networks, rejects
+from cloud.db.database import Connection
 from cloud.db.errors import NotFoundError
+from cloud.model.attribute import Attribute
 from cloud.model.rejected import RejectFilter, RejectRow
+from cloud.model.suggestion import drafted, plain_title, suggested
 from cloud.model.unresolved import InboxRow
 from protocols.codecs import CodecSpec
+from sync.registry import Alias
 
 router = APIRouter(tags=["data"])
+BLUEPRINTS_MAX: Final = 1000
+"""That are looked at for a suggestion, by id."""
 
 
 class WaitingFrom(BaseModel):
@@ -32,12 +43,15 @@ class WaitingFrom(BaseModel):
     messages: int = Field(examples=[12])
     first_received: int = Field(description="Unix milliseconds.", examples=[1772353800012])
     last_received: int = Field(description="Unix milliseconds.", examples=[1772353860012])
-
-
-class InboxGroups(BaseModel):
-    count: int
-    items: list[WaitingFrom]
-    next: None = None
+    data: dict[str, Any] = Field(description="Of its newest message.", examples=[{"temperature": 71.5}])
+    payload: str = Field(description="Of its newest record, as it came, base64.")
+    payload_text: str | None = Field(description="The same as text, where it is UTF-8.")
+    suggested_blueprint: str | None = Field(
+        description="The blueprint that has most of the newest message's attributes, with types that fit; null: none "
+        "has any.",
+        examples=["pump"],
+    )
+    suggested_fitting: int = Field(description="How many of them it has.", examples=[1])
 
 
 class InboxMessage(BaseModel):
@@ -97,12 +111,86 @@ async def list_inbox(context: Context, project: ReadableProject, limit: Limit = 
     return raw_page(rows, limit, lambda row: row.seq, _waiting)
 
 
-@router.get("/inbox/groups", responses={200: {"model": InboxGroups}})
-async def group_inbox(context: Context, project: ReadableProject) -> Response:
-    """Who is unknown, and how many messages wait for each."""
+@router.get("/inbox/groups", responses={200: {"model": Page[WaitingFrom]}})
+async def group_inbox(
+    context: Context,
+    project: ReadableProject,
+    network_id: Annotated[str | None, Query(max_length=200, examples=["demo"])] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Who is unknown, and how many messages wait for each; who was heard last comes first. One call makes the device:
+    `POST /inbox/groups/{network:key:alias}/device`."""
     async with context.database.connection() as conn:
-        rows = await inbox.groups(conn, project)
-    return raw_json({"count": len(rows), "items": rows, "next": None})
+        rows = await inbox.groups(
+            conn, project, network_id=network_id, after=decode_cursor(cursor, int), limit=limit + 1
+        )
+        known = await _blueprints(conn, project)
+    return raw_page(rows, limit, lambda row: row.newest, lambda row: _group(row, known))
+
+
+class DeviceOfGroup(Body):
+    """The device that messages of one unknown name wait for."""
+
+    system_id: str = Field(pattern=ID_PATTERN, examples=["harbour"])
+    name: Title | None = Field(default=None, description="The alias, if it is left out.")
+    blueprint_id: Annotated[str, Field(pattern=ID_PATTERN)] | None = Field(
+        default=None, description="The suggested one, if it is left out.", examples=["pump"]
+    )
+    new_blueprint: ChosenId | None = Field(
+        default=None, description="Make a blueprint of this id from the newest message, and take it.", examples=[None]
+    )
+
+
+class MadeDevice(Device):
+    messages: int = Field(description="That waited for it, and are on their way to its history.", examples=[12])
+
+
+@router.post("/inbox/groups/{group:path}/device", status_code=201)
+async def create_device_of_group(
+    group: Annotated[str, Path(description="`network:key:alias`", max_length=400, examples=["demo:serial:bench-02"])],
+    body: DeviceOfGroup,
+    context: Context,
+    project: WritableProject,
+    response: Response,
+) -> MadeDevice:
+    """Creates the device that has this alias; all that waits for it is stored."""
+    parts = group.split(":", 2)
+    if len(parts) != 3 or not all(parts):
+        raise invalid("group", f"{group!r} is no alias", remedy="write it as network:key:alias")
+    if body.blueprint_id is not None and body.new_blueprint is not None:
+        raise invalid("new_blueprint", "goes without blueprint_id")
+    alias = Alias(*parts)
+
+    async def create(conn: Connection) -> tuple[devices.Device, int]:
+        waiting = await inbox.group(conn, project, *parts)
+        blueprint_id = body.blueprint_id or await _chosen_blueprint(conn, project, waiting, body.new_blueprint)
+        name = body.name or plain_title(alias.alias)
+        made = await devices.create(
+            conn, project, system_id=body.system_id, blueprint_id=blueprint_id, name=name, aliases=[alias]
+        )
+        return made, waiting.messages
+
+    row, messages = await context.database.run(create)
+    set_etag(response, row.revision)
+    return MadeDevice(**Device.model_validate(row).model_dump(), messages=messages)
+
+
+async def _chosen_blueprint(conn: Connection, project: str, waiting: inbox.InboxGroup, new: str | None) -> str:
+    if new is not None:
+        return (await blueprints.create(conn, project, new, name=new, attributes=drafted(waiting.data))).id
+    found = suggested(waiting.data, await _blueprints(conn, project))
+    if found is None:
+        raise invalid(
+            "blueprint_id",
+            "no blueprint has any of the attributes of its newest message",
+            remedy="name one, or have one made from it: new_blueprint",
+        )
+    return found.blueprint_id
+
+
+async def _blueprints(conn: Connection, project: str) -> list[tuple[str, dict[str, Attribute]]]:
+    return [(row.id, row.attributes) for row in await blueprints.page(conn, project, limit=BLUEPRINTS_MAX)]
 
 
 @router.get("/rejects", responses={200: {"model": Page[RejectedRecord]}})
@@ -160,6 +248,22 @@ def _waiting(row: InboxRow) -> dict[str, Any]:
         "replaying": row.replay_seq is not None,
         "data": msgspec.Raw(row.data),
         **_payload(row.payload),
+    }
+
+
+def _group(row: inbox.InboxGroup, known: Sequence[tuple[str, dict[str, Attribute]]]) -> dict[str, Any]:
+    found = suggested(row.data, known)
+    return {
+        "network_id": row.network_id,
+        "alias_key": row.alias_key,
+        "alias": row.alias,
+        "messages": row.messages,
+        "first_received": row.first_received,
+        "last_received": row.last_received,
+        "data": msgspec.Raw(row.data),
+        **_payload(row.payload),
+        "suggested_blueprint": None if found is None else found.blueprint_id,
+        "suggested_fitting": 0 if found is None else found.fitting,
     }
 
 

@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from cloud.db.database import Connection
+from cloud.db.errors import NotFoundError
 from cloud.model.unresolved import InboxRow
 from protocols.shipment import MessageBatch, carriers_of, record_places
 
@@ -38,6 +39,11 @@ class InboxGroup(msgspec.Struct, frozen=True):
     messages: int
     first_received: int
     last_received: int
+    newest: int
+    """Number of the newest message."""
+    data: bytes
+    payload: bytes
+    """Both of the newest."""
 
 
 async def add(conn: Connection, batch: MessageBatch, rows: Sequence[int]) -> None:
@@ -108,13 +114,30 @@ async def page(conn: Connection, project_id: str, *, after: int | None = None, l
     return [_row(row) for row in found]
 
 
-async def groups(conn: Connection, project_id: str) -> list[InboxGroup]:
-    found = await conn.fetch(
-        """SELECT network_id, alias_key, alias, count(*) AS messages, min(received_time) AS first_received,
-           max(received_time) AS last_received FROM inbox WHERE project_id = $1 GROUP BY 1, 2, 3 ORDER BY 6 DESC""",
-        project_id,
-    )
+_GROUPS: Final = """
+    SELECT g.*, i.data, i.payload FROM (
+        SELECT network_id, alias_key, alias, count(*) AS messages, min(received_time) AS first_received,
+               max(received_time) AS last_received, max(seq) AS newest FROM inbox
+        WHERE project_id = $1 AND ($4::text IS NULL OR network_id = $4)
+          AND ($5::text IS NULL OR alias_key = $5) AND ($6::text IS NULL OR alias = $6)
+        GROUP BY 1, 2, 3 HAVING $2::bigint IS NULL OR max(seq) < $2 ORDER BY newest DESC LIMIT $3
+    ) g JOIN inbox i ON i.seq = g.newest ORDER BY g.newest DESC"""
+
+
+async def groups(
+    conn: Connection, project_id: str, *, network_id: str | None = None, after: int | None = None, limit: int
+) -> list[InboxGroup]:
+    """By unknown name, who was heard last first; those whose newest message is older than number `after` only."""
+    found = await conn.fetch(_GROUPS, project_id, after, limit, network_id, None, None)
     return [InboxGroup(**dict(row)) for row in found]
+
+
+async def group(conn: Connection, project_id: str, network_id: str, alias_key: str, alias: str) -> InboxGroup:
+    """Raises NotFoundError: nothing waits under that name."""
+    found = await conn.fetch(_GROUPS, project_id, None, 1, network_id, alias_key, alias)
+    if not found:
+        raise NotFoundError("inbox group", ":".join((network_id, alias_key, alias)))
+    return InboxGroup(**dict(found[0]))
 
 
 def _row(row: asyncpg.Record) -> InboxRow:

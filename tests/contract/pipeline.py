@@ -30,7 +30,7 @@ class Pipeline:
 
     def __init__(self, api: Api, feed: RegistryFeed, gateway_id: str | None = None) -> None:
         self._api = api
-        self._feed = feed
+        self.feed = feed
         self._gateway_id = gateway_id
         self.store = PostgresStore(api.database)
         self.next_seq = 0
@@ -84,8 +84,8 @@ class Pipeline:
     async def work(self, shipment: bytes, lane: Lane = Lane.LIVE) -> list[bytes]:
         """The processor's part; what goes to the writer."""
         revision = await self.store.run(lambda tx: tx.newest_revision("demo", held=False))
-        await self._feed.refresh("demo", revision)
-        outputs = await self.store.run(lambda tx: Processor(self._feed).handle(tx, [shipment], lane))
+        await self.feed.refresh("demo", revision)
+        outputs = await self.store.run(lambda tx: Processor(self.feed).handle(tx, [shipment], lane))
         return [output.data for output in outputs]
 
     async def write(self, written: Sequence[bytes], lane: Lane = Lane.LIVE) -> None:
@@ -94,18 +94,18 @@ class Pipeline:
 
     async def replay_inbox(self) -> None:
         """All whose device exists by now, and written."""
-        replay = InboxReplay(self._feed, _Writing(self), self.store)
+        replay = InboxReplay(self.feed, Writing(self), self.store)
         while await replay.sweep():
             pass
 
     async def replay_rejects(self) -> None:
         """All that is asked for, and written."""
-        replays = RejectReplays(self._feed, _Writing(self), self.store)
+        replays = RejectReplays(self.feed, Writing(self), self.store)
         while await replays.step():
             pass
 
 
-class _Writing:
+class Writing:
     """A bus that hands what is published to the transponder at once."""
 
     def __init__(self, pipeline: Pipeline) -> None:

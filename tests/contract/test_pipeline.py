@@ -251,7 +251,7 @@ async def test_unknown_devices_wait_in_the_inbox_and_are_stored_once_they_exist(
     async with cloud.database.connection() as conn:
         waiting = await inbox.page(conn, "p", limit=100)
         assert {json.loads(row.payload)["n"] for row in waiting} == set(range(20))
-        assert {(g.alias, g.messages) for g in await inbox.groups(conn, "p")} == {("later", 20), ("never", 20)}
+        assert {(g.alias, g.messages) for g in await inbox.groups(conn, "p", limit=9)} == {("later", 20), ("never", 20)}
     await cloud.add_device("plain", "later")
     account = await cloud.until(lambda a: a.stored == 20)
     assert account.unresolved == 20
