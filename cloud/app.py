@@ -33,6 +33,7 @@ from cloud.ingest.routes import router as ingest_router
 from cloud.ingest.usual_request import UsualRequest
 from cloud.metrics import PipelineMetrics
 from cloud.model.buckets import AskedError
+from cloud.model.curation import Report
 from cloud.model.rejected import RejectFilter, RejectReplay
 from cloud.model.series import PointsQuestion, Question
 from cloud.model.where import Place
@@ -41,6 +42,7 @@ from cloud.registry_feed import RegistryFeed
 from cloud.services.catalog import PIPELINE, pipeline_service
 from cloud.services.commands import Commands
 from cloud.services.credit import CreditWatch
+from cloud.services.curator import Curator
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
 from cloud.services.receiver import Receiver
@@ -57,7 +59,7 @@ from sync.registry import Alias
 from tidegate.console import UserError
 from tidegate.logs import get_logger
 
-SERVICES: Final = ("api", "receiver", "processor", "transponder", "replay")
+SERVICES: Final = ("api", "receiver", "processor", "transponder", "replay", "curator")
 """api: API and web UI. receiver: gateways' links and HTTP ingest, which share the API's port."""
 FIRST_USER: Final = "admin"
 """Made when its password is asked for and it is not there yet."""
@@ -149,6 +151,10 @@ class _Process:
             self._feed.on_change(replay.want)
             inner["replay"] = replay.run
             inner["replay of rejects"] = RejectReplays(self._feed, self._bus, self._store).run
+        if "curator" in self._services:
+            curator = Curator(self._database, unix_ms, self._config.curator.every_s)
+            outer["curator"] = curator.run
+            self._monitoring.count(lambda: _labelled("curator", curator.counts))
         if "receiver" in self._services:
             inner["receiver"] = self._receiver.run
             inner["credit"] = self._credit.run
@@ -351,6 +357,27 @@ async def replay_rejects(
         try:
             project = project_id or await _only_project(database)
             return await rejects.replay(database, project, wanted, told, wait=wait)
+        finally:
+            await database.close()
+
+
+async def curate(config: CloudConfig, project_id: str | None, stop: asyncio.Event, *, dry_run: bool) -> list[Report]:
+    """Lets go of what retention lets go of, in all projects; `dry_run`: tells what that would be. `project_id`: whose
+    reports; None: everybody's. Raises UserError."""
+    async with Engines(_engine_settings(config), lambda part, text: None, names=(POSTGRESQL,)) as engines:
+        database = await _open_database(engines.database_url, lambda part, text: None)
+        try:
+            async with database.connection() as conn:
+                projects = sorted(await revisions(conn))
+            if project_id is not None and project_id not in projects:
+                raise UserError(f"there is no project {project_id}", "GET /api/v1/projects lists what there is")
+            chosen = projects if project_id is None else [project_id]
+            curator = Curator(database, unix_ms, config.curator.every_s)
+            reports = await curator.curate(stop, is_scheduled=not dry_run, dry_for=chosen if dry_run else ())
+            if reports is None:
+                remedy = "wait for it: GET /api/v1/curator/reports shows how far it is"
+                raise UserError("the curator is at work already", remedy)
+            return [report for report in reports if report.project_id in chosen and report.dry_run == dry_run]
         finally:
             await database.close()
 

@@ -72,6 +72,17 @@ class EnginesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 30.0
 
 
+class CuratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What retention lets go of (service `curator`)."""
+
+    every_s: Annotated[
+        float,
+        Meta(
+            ge=60, le=7 * 86_400, description="Between two runs by schedule, in seconds; one can be asked for any time."
+        ),
+    ] = 86_400.0
+
+
 class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: Annotated[Path, Meta(description="Folder of the embedded engines.")] = Path("tidegate-cloud")
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="Least level logged.")] = "info"
@@ -79,3 +90,4 @@ class CloudConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: DatabaseConfig = DatabaseConfig()
     nats: NatsConfig = NatsConfig()
     engines: EnginesConfig = EnginesConfig()
+    curator: CuratorConfig = CuratorConfig()

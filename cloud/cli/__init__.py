@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cloud.cli import config, rejects, user
+from cloud.cli.curate import curate
 from cloud.cli.history import history
 from cloud.cli.run import run
 from cloud.cli.where import where
@@ -25,6 +26,7 @@ def _root(version: Annotated[bool, version_option("tidegate-cloud")] = False) ->
 app.command()(run)
 app.command()(where)
 app.command()(history)
+app.command()(curate)
 app.add_typer(config.app, name="config")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(user.app, name="user")

@@ -41,7 +41,7 @@ def config(tmp_path: Path) -> CloudConfig:
 async def test_services_that_do_not_exist(config: CloudConfig) -> None:
     error = await refusal(config, ["processor", "procesor", "typo"])
     assert error.message == "no service is called procesor, typo"
-    assert error.remedy == "choose from api, receiver, processor, transponder, replay"
+    assert error.remedy == "choose from api, receiver, processor, transponder, replay, curator"
 
 
 async def test_a_port_that_is_taken(config: CloudConfig) -> None:

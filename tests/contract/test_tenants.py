@@ -19,7 +19,7 @@ _OF_PROJECTS = """
     SELECT c.oid::regclass::text AS name, c.relrowsecurity AS guarded,
            (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0) AS columns
     FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"""
-UNSEEN = {"app_user", "server_secret", "schema_migration", "unsent", "user_project"}
+UNSEEN = {"app_user", "server_secret", "schema_migration", "unsent", "user_project", "curator_schedule"}
 """What the API's role sees nothing of: users and secrets are looked at by the owner, before there is a project."""
 
 
