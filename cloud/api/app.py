@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from cloud.api import (
     accounting,
+    blueprint_versions,
     blueprints,
     commands,
     configurations,
@@ -34,6 +35,7 @@ from cloud.api import (
     stream,
     systems,
     twin,
+    unmodelled,
     where,
 )
 from cloud.api.bounds import Bounds
@@ -47,6 +49,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     systems.router,
     networks.router,
     blueprints.router,
+    blueprint_versions.router,
+    unmodelled.router,
     current.router,
     history.router,
     history.messages_router,

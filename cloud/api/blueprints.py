@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -91,6 +92,8 @@ class Blueprint(Resource):
     route: RouteField
     revision: Revision
     created_at: CreatedAt
+    version: int = Field(description="1, and 1 more with each change.", examples=[3])
+    changed_at: CreatedAt
 
 
 @router.get("")
@@ -100,7 +103,7 @@ async def list_blueprints(
     """By id."""
     async with context.database.connection() as conn:
         rows = await blueprints.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
-    return make_page(rows, limit, lambda row: row.id, _shown)
+    return make_page(rows, limit, lambda row: row.id, shown)
 
 
 @router.post("", status_code=201)
@@ -111,11 +114,11 @@ async def create_blueprint(
     check_route(body.route, context.settings.routable)
     row = await context.database.run(
         lambda conn: blueprints.create(
-            conn, project, body.id, name=body.name, attributes=_rows(body.attributes), route=body.route
+            conn, project, body.id, name=body.name, attributes=attribute_rows(body.attributes), route=body.route
         )
     )
     set_etag(response, row.revision)
-    return _shown(row)
+    return shown(row)
 
 
 @router.get("/{blueprint_id}")
@@ -125,7 +128,7 @@ async def get_blueprint(
     async with context.database.connection() as conn:
         row = await blueprints.get(conn, project, blueprint_id)
     set_etag(response, row.revision)
-    return _shown(row)
+    return shown(row)
 
 
 @router.patch("/{blueprint_id}")
@@ -138,17 +141,10 @@ async def change_blueprint(
     response: Response,
 ) -> Blueprint:
     """Changes the fields that are given; attributes are replaced as a whole; a route of null is the default."""
-    check_route(body.route, context.settings.routable)
-    changes = BlueprintChanges()
-    if body.name is not None:
-        changes["name"] = body.name
-    if body.attributes is not None:
-        changes["attributes"] = _rows(body.attributes)
-    if "route" in body.model_fields_set:
-        changes["route"] = body.route
+    changes = changes_of(body, context.settings.routable)
     row = await context.database.run(lambda conn: blueprints.update(conn, project, blueprint_id, changes, expected))
     set_etag(response, row.revision)
-    return _shown(row)
+    return shown(row)
 
 
 @router.delete("/{blueprint_id}", status_code=204)
@@ -159,7 +155,20 @@ async def delete_blueprint(
     await context.database.run(lambda conn: blueprints.delete(conn, project, blueprint_id, expected))
 
 
-def _rows(attributes: dict[str, Attribute]) -> dict[str, AttributeRow]:
+def changes_of(body: BlueprintChange, routable: Collection[str]) -> BlueprintChanges:
+    """Raises a problem for what makes no sense."""
+    check_route(body.route, routable)
+    changes = BlueprintChanges()
+    if body.name is not None:
+        changes["name"] = body.name
+    if body.attributes is not None:
+        changes["attributes"] = attribute_rows(body.attributes)
+    if "route" in body.model_fields_set:
+        changes["route"] = body.route
+    return changes
+
+
+def attribute_rows(attributes: dict[str, Attribute]) -> dict[str, AttributeRow]:
     rows = {
         name: AttributeRow(**(attribute.model_dump() | {"enumeration": tuple(attribute.enumeration)}))
         for name, attribute in attributes.items()
@@ -171,5 +180,5 @@ def _rows(attributes: dict[str, Attribute]) -> dict[str, AttributeRow]:
         raise invalid(field, error.detail, limit=error.limit) from None
 
 
-def _shown(row: blueprints.Blueprint) -> Blueprint:
+def shown(row: blueprints.Blueprint) -> Blueprint:
     return Blueprint.model_validate(msgspec.to_builtins(row, builtin_types=()))

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict
 import asyncpg
 import msgspec
 
+from cloud.db import blueprint_versions
 from cloud.db.database import Connection
 from cloud.db.errors import InUseError, NotFoundError, TakenError, violations
 from cloud.db.revision import bury, check_revision, next_revision, unbury
@@ -25,6 +26,9 @@ class Blueprint(msgspec.Struct, frozen=True):
     """None: the default route."""
     revision: int
     created_at: datetime.datetime
+    version: int
+    """1, and 1 more with each change."""
+    changed_at: datetime.datetime
 
 
 class BlueprintChanges(TypedDict, total=False):
@@ -99,13 +103,17 @@ async def update(
     changes: BlueprintChanges,
     expected_revision: int | None = None,
 ) -> Blueprint:
-    """Raises NotFoundError, ChangedError."""
+    """The version before is kept; what changes nothing makes no new one. Raises NotFoundError, ChangedError."""
     revision = await next_revision(conn, project_id)
     held = await get(conn, project_id, blueprint_id)
     check_revision("blueprint", blueprint_id, held.revision, expected_revision)
     new = msgspec.structs.replace(held, **changes)
+    if new == held:
+        return held
+    await blueprint_versions.keep(conn, project_id, blueprint_id)
     row = await conn.fetchrow(
-        """UPDATE blueprint SET name = $3, attributes = $4, route = $5, revision = $6
+        """UPDATE blueprint SET name = $3, attributes = $4, route = $5, revision = $6, version = version + 1,
+                                changed_at = now()
            WHERE project_id = $1 AND id = $2 RETURNING *""",
         project_id,
         blueprint_id,

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from cloud.model.buckets import AskedError
 from cloud.model.series import Path, parse_path
 from protocols.errors import UNREADABLE
 
@@ -75,6 +76,14 @@ _encode: Final = msgspec.json.Encoder().encode
 def path_of(name: str) -> Path:
     """Raises AskedError."""
     return parse_path(name, "name")
+
+
+def path_or_name(name: str) -> Path:
+    """Of a name that is no path, as they were not looked at once, itself."""
+    try:
+        return path_of(name)
+    except AskedError:
+        return (name,)
 
 
 def name_of(path: Sequence[str]) -> str:

@@ -12,10 +12,18 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from cloud.model.attribute import DEGREES, INTEGERS, TIMES, Attribute, MisfitError, Number, fitting, name_of, path_of
+from cloud.model.attribute import (
+    DEGREES,
+    INTEGERS,
+    TIMES,
+    Attribute,
+    MisfitError,
+    Number,
+    fitting,
+    name_of,
+    path_or_name,
+)
 from cloud.model.blueprint import read_attributes
-from cloud.model.buckets import AskedError
-from cloud.model.series import Path
 from protocols.errors import UNREADABLE
 from protocols.shipment import Misfit
 
@@ -49,14 +57,6 @@ class _Node:
         self.parts: dict[str, _Node] = {}
 
 
-def _path_or_name(name: str) -> Path:
-    """Of a name that is no path, as they were not looked at once, itself."""
-    try:
-        return path_of(name)
-    except AskedError:
-        return (name,)
-
-
 class Model:
     """The attributes of a blueprint, made ready for many messages."""
 
@@ -64,7 +64,7 @@ class Model:
         self._root = _Node()
         for name, attribute in attributes.items():
             node = self._root
-            path = _path_or_name(name)
+            path = path_or_name(name)
             for place, step in enumerate(path, 1):
                 node = node.parts.setdefault(step, _Node(name_of(path[:place])))
             node.attribute = attribute
@@ -251,7 +251,7 @@ def untold(current: Mapping[str, bytes], attributes: Mapping[str, Attribute]) ->
     """The defaults of attributes that a device's current values (JSON) have nothing of."""
     defaults = {}
     for name, attribute in attributes.items():
-        if attribute.default is not None and value_at(current, _path_or_name(name)) is None:
+        if attribute.default is not None and value_at(current, path_or_name(name)) is None:
             defaults[name] = attribute.default
     return defaults
 

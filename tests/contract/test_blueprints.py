@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from cloud.db import misfits
+from cloud.db import blueprint_versions, misfits
 from cloud.registry_feed import RegistryFeed
 from tests.contract.pipeline import Pipeline
 from tests.contract.test_api import created, device, problem
@@ -158,3 +158,125 @@ async def test_only_the_newest_misfits_are_kept(
     found = (await admin.get(f"{PATH}/misfits")).json()["items"]
     assert [item["value"] for item in found] == ["904", "903", "902"]
     assert (await admin.get(f"{PATH}/misfits/counts")).json()["items"][0]["count"] == 5
+
+
+async def test_what_the_blueprint_does_not_name_is_shown_and_added(
+    admin: httpx.AsyncClient, pipeline: Pipeline
+) -> None:
+    await declare(admin, {"temperature": {"type": "number"}, "meta.serial": {"type": "string"}})
+    await created(admin, "/devices", device("bench-02"))
+    await pipeline.take(
+        "bench-01",
+        b'{"temperature":1,"mode":"slow","on":true,"a.b":1,"meta":{"serial":"x","fw":"1.4","x":{"y":1}},"list":[1],'
+        b'"place":{"lat":1,"lon":2},"none":null}',
+    )
+    await pipeline.take("bench-02", b'{"mode":7,"on":false,"meta":5}')
+    found = (await admin.get("/blueprints/pump/unmodelled")).json()["items"]
+    assert [(item["name"], item["type"], item["devices"]) for item in found] == [
+        ("mode", "number", 2),
+        ("on", "boolean", 2),
+        ("a\\.b", "number", 1),
+        ("list", None, 1),
+        ("meta.fw", "string", 1),
+        ("meta.x", "object", 1),
+        ("place", "geoposition", 1),
+    ]
+    assert found[0]["kinds"] == {"number": 1, "string": 1}
+    assert (found[4]["example"], found[6]["example"]) == ("1.4", {"lat": 1, "lon": 2})
+    answer = await admin.post("/blueprints/pump/unmodelled", json={"names": ["meta.fw"]})
+    assert set(answer.json()["attributes"]) == {"temperature", "meta.serial", "meta.fw"}
+    assert answer.headers["etag"] == f'"{answer.json()["revision"]}"'
+    for name in ("meta.fw", "nothing", "list"):
+        refused = await admin.post("/blueprints/pump/unmodelled", json={"names": [name]})
+        assert problem(refused, 422, "invalid")["field"] == "names"
+    answer = await admin.post("/blueprints/pump/unmodelled")
+    assert answer.json()["attributes"]["a\\.b"]["type"] == "number"
+    assert [item["name"] for item in (await admin.get("/blueprints/pump/unmodelled")).json()["items"]] == ["list"]
+
+
+async def test_parts_of_an_object_that_is_declared_are_named(admin: httpx.AsyncClient, pipeline: Pipeline) -> None:
+    await declare(admin, {"meta": {"type": "object"}, "meta.serial": {"type": "string"}})
+    await pipeline.take("bench-01", b'{"meta":{"serial":"x","fw":"1.4"}}')
+    assert (await admin.get("/blueprints/pump/unmodelled")).json()["items"] == []
+
+
+async def test_versions_are_kept_and_compared(admin: httpx.AsyncClient) -> None:
+    first = (await admin.get("/blueprints/pump")).json()
+    assert first["version"] == 1
+    await declare(admin, ATTRIBUTES)
+    await admin.patch("/blueprints/pump", json={"name": "Bilge pump", "attributes": {"mode": {"type": "number"}}})
+    await admin.patch("/blueprints/pump", json={"name": "Bilge pump"})  # no change, no version
+    versions = (await admin.get("/blueprints/pump/versions")).json()["items"]
+    assert [(one["version"], one["name"]) for one in versions] == [(3, "Bilge pump"), (2, "Pump"), (1, "Pump")]
+    assert [one["changed_at"] for one in versions] == sorted((one["changed_at"] for one in versions), reverse=True)
+    page = (await admin.get("/blueprints/pump/versions?limit=2")).json()
+    rest = (await admin.get(f"/blueprints/pump/versions?limit=2&cursor={page['next']}")).json()
+    assert page["items"] + rest["items"] == versions
+    one = (await admin.get("/blueprints/pump/versions/1")).json()
+    assert one["attributes"] == first["attributes"]
+    assert one["changed_at"] == first["created_at"]
+    found = (await admin.get("/blueprints/pump/diff")).json()
+    assert (found["from_version"], found["to_version"]) == (2, 3)
+    assert found["fields"] == {"name": {"before": "Pump", "after": "Bilge pump"}}
+    assert set(found["attributes"]["removed"]) == {"temperature", "on", "rssi"}
+    assert found["attributes"]["changed"]["mode"] == {
+        "type": {"before": "string", "after": "number"},
+        "enumeration": {"before": ["slow", "auto"], "after": []},
+        "default": {"before": "auto", "after": None},
+    }
+    found = (await admin.get("/blueprints/pump/diff?from=1&to=2")).json()
+    assert set(found["attributes"]["added"]) == {"mode", "on", "rssi"}
+    for path in ("/blueprints/pump/versions/9", "/blueprints/pump/diff?from=9", "/blueprints/none/versions"):
+        problem(await admin.get(path), 404, "not-found")
+
+
+async def test_only_the_last_versions_are_kept(admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blueprint_versions, "VERSIONS_KEPT", 2)
+    for n in range(4):
+        await admin.patch("/blueprints/pump", json={"name": f"Pump {n}"})
+    versions = (await admin.get("/blueprints/pump/versions")).json()["items"]
+    assert [one["version"] for one in versions] == [5, 4, 3]
+
+
+async def test_a_preview_says_what_a_change_does_and_changes_nothing(
+    admin: httpx.AsyncClient, pipeline: Pipeline
+) -> None:
+    for alias in ("bench-02", "bench-03", "bench-04"):
+        await created(admin, "/devices", device(alias))
+    payloads = (b'{"temperature":10,"mode":"1"}', b'{"temperature":20,"mode":"x"}', b'{"temperature":30,"mode":"2"}')
+    for alias, payload in zip(("bench-01", "bench-02", "bench-03"), payloads, strict=True):
+        await pipeline.take(alias, payload)
+    before = (await admin.get("/blueprints/pump")).json()
+    wanted = {"attributes": {"temperature": {"type": "number", "unit": "K", "maximum": 20}, "mode": {"type": "number"}}}
+    found = (await admin.post("/blueprints/pump/preview", json=wanted)).json()
+    assert (found["devices"], found["all_looked_at"]) == (4, True)
+    assert found["diff"]["attributes"]["changed"]["temperature"] == {
+        "unit": {"before": "°C", "after": "K"},
+        "maximum": {"before": None, "after": 20},
+    }
+    mode, temperature = found["attributes"]
+    assert {name: mode[name] for name in ("attribute", "change", "values", "fit", "convert", "misfit")} == {
+        "attribute": "mode", "change": "added", "values": 3, "fit": 0, "convert": 2, "misfit": 1,
+    }  # fmt: skip
+    assert (temperature["fit"], temperature["convert"], temperature["misfit"]) == (2, 0, 1)
+    bench_03 = (await admin.get("/devices/boats:serial:bench-03")).json()["id"]
+    assert temperature["examples"] == [
+        {"device": bench_03, "value": "30", "becomes": None, "reason": "30 is above the maximum 20"}
+    ]
+    assert mode["examples"][0] == {"device": bench_03, "value": '"2"', "becomes": "2", "reason": None}
+    removed = (await admin.post("/blueprints/pump/preview", json={"attributes": {}})).json()["attributes"]
+    assert [(one["change"], one["values"]) for one in removed] == [("removed", 3)]
+    assert (await admin.get("/blueprints/pump")).json() == before
+    refused = await admin.post("/blueprints/pump/preview", json={"attributes": {"x": {"type": "boolean", "unit": "m"}}})
+    assert problem(refused, 422, "invalid")["field"] == "attributes.x.unit"
+
+
+async def test_a_preview_of_many_values_says_that_it_is_not_all(
+    admin: httpx.AsyncClient, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blueprint_versions, "VALUES_LOOKED_MAX", 1)
+    await created(admin, "/devices", device("bench-02"))
+    for alias in ("bench-01", "bench-02"):
+        await pipeline.take(alias, b'{"temperature":10}')
+    found = (await admin.post("/blueprints/pump/preview", json={"attributes": {}})).json()
+    assert (found["all_looked_at"], found["attributes"][0]["values"]) == (False, 1)
