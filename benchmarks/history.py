@@ -15,7 +15,7 @@ import uvloop
 
 from benchmarks.row import Row
 from cloud.api.app import PREFIX, create_app
-from cloud.api.auth import SESSION_S, make_token
+from cloud.api.auth import TOKEN_S, make_token
 from cloud.api.context import ApiContext, ApiSettings
 from cloud.db import history, users
 from cloud.db.database import Database
@@ -82,7 +82,8 @@ async def _measured(database: Database, devices: int) -> list[Row]:
     async with database.transaction() as conn:
         await users.create(conn, "bench", admin=True)
         user_id = await conn.fetchval("SELECT id FROM app_user")
-    token = make_token(context.session_key, user_id, 1, context.wall_ms() // 1000 + SESSION_S)
+        session_id, version, _ = await users.open_session(conn, user_id, END)
+    token = make_token(context.session_key, user_id, session_id, version, context.wall_ms() // 1000 + TOKEN_S)
     device = ids[len(ids) // 2]
     near_ms = end_ms - POINTS * MINUTE_MS
     async with (

@@ -185,7 +185,10 @@ class _Process:
             app.router.routes.append(WebSocketRoute("/link/v1", self._links.app))
 
         async def serve(stop: asyncio.Event) -> None:
-            await http.serve(app, stop)
+            try:
+                await http.serve(app, stop)
+            finally:
+                await context.close()
 
         return serve
 
@@ -336,7 +339,7 @@ async def _device(database: Database, project_id: str, ref: str) -> int:
             if ref.isascii() and ref.isdigit() and len(ref) <= DEVICE_DIGITS_MAX:
                 return (await devices.get(conn, project_id, int(ref))).id
             if len(parts) == 3:
-                return await devices.find(conn, project_id, Alias(*parts))
+                return (await devices.find(conn, project_id, Alias(*parts)))[0]
     except NotFoundError as error:
         raise UserError(str(error), "GET /api/v1/devices lists what there is") from None
     raise UserError(f"{ref!r} is no device", "name it by its id or as network:key:alias")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from cloud.db import gaps, points, series, standings
-from cloud.db.database import Database
+from cloud.db.database import Connections
 from cloud.model.buckets import AskedError, Buckets
 from cloud.model.series import OF_CHANGES, OF_TIME, PointsQuestion, Question, Row, filled, marked
 
@@ -41,7 +41,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     bucket: int
 
 
-async def scope_of(database: Database, project_id: str, system_id: str | None, *, together: bool) -> Scope:
+async def scope_of(database: Connections, project_id: str, system_id: str | None, *, together: bool) -> Scope:
     """The devices of a system or project. Raises AskedError if they are more than DEVICES_MAX."""
     async with database.connection() as conn:
         devices = await series.devices_of(conn, project_id, system_id, DEVICES_MAX + 1)
@@ -65,7 +65,7 @@ def check(question: Question, *, together: bool) -> None:
 
 
 async def rows_of(
-    database: Database, scope: Scope, question: Question, *, descending: bool = False, after: Place | None = None
+    database: Connections, scope: Scope, question: Question, *, descending: bool = False, after: Place | None = None
 ) -> AsyncIterator[list[Row]]:
     """Rows by device, path and bucket (`descending`: the latest bucket first), those behind `after` only. Each step is
     of one state of the database; no connection is held between. Raises DatabaseError."""
@@ -82,7 +82,7 @@ async def rows_of(
 
 
 async def _step(
-    database: Database, scope: Scope, devices: Sequence[int], question: Question, descending: bool
+    database: Connections, scope: Scope, devices: Sequence[int], question: Question, descending: bool
 ) -> list[Row]:
     async with database.transaction(isolation="repeatable_read", readonly=True) as conn:
         found = await series.values(conn, scope.project_id, devices, question, together=scope.together)
@@ -101,7 +101,7 @@ def _is_behind(row: Row, after: Place, descending: bool) -> bool:
 
 
 async def points_of(
-    database: Database,
+    database: Connections,
     scope: Scope,
     question: PointsQuestion,
     *,
@@ -144,7 +144,7 @@ def told(question: Question, names: Sequence[str], lossy: frozenset[int], row: R
 
 
 async def bucket_rows(
-    database: Database, scope: Scope, question: Question, names: Sequence[str], *, descending: bool = False
+    database: Connections, scope: Scope, question: Question, names: Sequence[str], *, descending: bool = False
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """Rows as `told` has them. Raises AskedError, DatabaseError."""
     check(question, together=scope.together)
@@ -154,7 +154,7 @@ async def bucket_rows(
 
 
 async def point_rows(
-    database: Database, scope: Scope, question: PointsQuestion, names: Sequence[str], *, descending: bool = False
+    database: Connections, scope: Scope, question: PointsQuestion, names: Sequence[str], *, descending: bool = False
 ) -> AsyncIterator[list[dict[str, Any]]]:
     """Rows of event_time, id, and the paths by the names that they were written by, where a message has them. Raises
     DatabaseError."""
@@ -170,7 +170,7 @@ async def point_rows(
         ]
 
 
-async def lossy(database: Database, scope: Scope, buckets: Buckets) -> frozenset[int]:
+async def lossy(database: Connections, scope: Scope, buckets: Buckets) -> frozenset[int]:
     """The buckets in which a gateway lost records, by the time that it received them: of one device, a gateway that
     carried its last messages, if that is known; of several, any of the project."""
     async with database.connection() as conn:

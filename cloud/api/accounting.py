@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.pages import raw_json
-from cloud.api.tenancy import ReadableProject
+from cloud.api.routing import resource
+from cloud.api.tenancy import InProject
 from cloud.db import accounting
 from cloud.model.accounting import SourceAccount
 
-router = APIRouter(prefix="/accounting", tags=["data"])
+router = resource("/accounting", "data")
 
 
 class Counts(BaseModel):
@@ -61,14 +62,14 @@ _COUNTS: Final = tuple(Counts.model_fields)
 
 
 @router.get("", responses={200: {"model": Accounting}})
-async def get_accounting(context: Context, project: ReadableProject) -> Response:
+async def get_accounting(context: Context, tenant: InProject) -> Response:
     """Of the project in total and of each of its sources, all of one moment."""
-    async with context.database.connection() as conn:
-        accounts = await accounting.by_source(conn, project)
+    async with tenant.connection() as conn:
+        accounts = await accounting.by_source(conn, tenant.project_id)
     total = {name: sum(getattr(account, name) for account in accounts) for name in _COUNTS}
     closed = all(account.closed for account in accounts)
     sources = [_shown(account) for account in accounts]
-    return raw_json({"project_id": project, "closed": closed, "total": total, "sources": sources})
+    return raw_json({"project_id": tenant.project_id, "closed": closed, "total": total, "sources": sources})
 
 
 def _shown(account: SourceAccount) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from cloud.api import (
     accounting,
+    api_keys,
+    audit,
     blueprint_versions,
     blueprints,
     commands,
@@ -30,21 +32,28 @@ from cloud.api import (
     reference,
     reject_replays,
     retention,
+    roles,
     series,
     sessions,
     stream,
     systems,
     twin,
     unmodelled,
+    users,
     where,
 )
 from cloud.api.bounds import Bounds
 from cloud.api.context import ApiContext
+from cloud.api.tenancy import AnsweredBefore
 from tidegate.console import DISTRIBUTION
 
 PREFIX: Final = "/api/v1"
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     sessions.router,
+    users.router,
+    roles.router,
+    api_keys.router,
+    audit.router,
     projects.router,
     systems.router,
     networks.router,
@@ -74,10 +83,15 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     stream.router,
 )
 DESCRIPTION: Final = """\
-Sign in with `POST /api/v1/session`; send the token as `Authorization: Bearer …` from then on.
+Sign in with `POST /api/v1/session`, and send the token as `Authorization: Bearer …` from then on; it is valid for an
+hour, and `POST /api/v1/session/refresh` gives the next one. Programs send an API key in the same place.
 
-A user sees the projects that they were given; what is in others does not exist for them. `project_id`, in the query or
-in the body, may be left out by a user who sees only one.
+A user sees the projects that they were given; what is in others does not exist for them. The query parameter
+`project_id` may be left out by who sees only one. Each operation needs the permission that its `x-permission` names;
+roles give it in a project, or in some of its systems.
+
+A POST with the header `Idempotency-Key` is done once, however often it is sent within a day. `If-Match` with the ETag
+that was read refuses a change of what has changed meanwhile. `RateLimit` says how many requests are left.
 
 Lists are pages `{count, items, next}`: `next` is the `cursor` of the page that follows. A device in a path is its id or
 `network:key:alias`. Fields that end in `_time` are Unix milliseconds, those that end in `_at` RFC 3339.
@@ -109,9 +123,15 @@ def create_app(context: ApiContext) -> FastAPI:
         app.include_router(router, prefix=PREFIX, responses=_RESPONSES)
     app.include_router(reference.router)
     problems.install(app)
+    app.add_exception_handler(AnsweredBefore, _answered_before)
     app.add_middleware(Bounds)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # fastapi's documented way
     return app
+
+
+async def _answered_before(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, AnsweredBefore)
+    return error.response
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

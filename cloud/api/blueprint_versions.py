@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from pydantic import BaseModel, Field
 
 from cloud.api.blueprints import Attribute, BlueprintChange, BlueprintPath, changes_of
 from cloud.api.context import Context
 from cloud.api.fields import CreatedAt, RouteField
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ReadableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import InProject
 from cloud.db import blueprint_versions, blueprints
 from cloud.db.errors import NotFoundError
 from cloud.model import blueprint_change
 from cloud.model.blueprint_change import Effects, diff
 
-router = APIRouter(prefix="/blueprints", tags=["blueprints"])
+router = resource("/blueprints", "blueprints")
 
 VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[1])]
 VersionQuery = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
@@ -85,12 +86,12 @@ class BlueprintPreview(BaseModel):
 
 @router.get("/{blueprint_id}/versions")
 async def list_blueprint_versions(
-    blueprint_id: BlueprintPath, context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+    blueprint_id: BlueprintPath, context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[BlueprintVersion]:
     """The newest, which is the present one, first; the last 200 before it are kept."""
     after = decode_cursor(cursor, int)
-    async with context.database.connection() as conn:
-        rows = await blueprint_versions.page(conn, project, blueprint_id, after=after, limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await blueprint_versions.page(conn, tenant.project_id, blueprint_id, after=after, limit=limit + 1)
     if not rows and after is None:
         raise NotFoundError("blueprint", blueprint_id)
     return make_page(rows, limit, lambda row: row.version, _version_shown)
@@ -98,25 +99,25 @@ async def list_blueprint_versions(
 
 @router.get("/{blueprint_id}/versions/{version}")
 async def get_blueprint_version(
-    blueprint_id: BlueprintPath, version: VersionNumber, context: Context, project: ReadableProject
+    blueprint_id: BlueprintPath, version: VersionNumber, context: Context, tenant: InProject
 ) -> BlueprintVersion:
-    async with context.database.connection() as conn:
-        return _version_shown(await blueprint_versions.get(conn, project, blueprint_id, version))
+    async with tenant.connection() as conn:
+        return _version_shown(await blueprint_versions.get(conn, tenant.project_id, blueprint_id, version))
 
 
 @router.get("/{blueprint_id}/diff")
 async def diff_blueprint(
     blueprint_id: BlueprintPath,
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     from_version: Annotated[VersionQuery, Query(alias="from", description="Absent: the one before `to`.")] = None,
     to_version: Annotated[VersionQuery, Query(alias="to", description="Absent: the present one.")] = None,
 ) -> VersionsDiff:
     """What is between two versions."""
-    async with context.database.connection() as conn:
-        after = await blueprint_versions.get(conn, project, blueprint_id, to_version)
+    async with tenant.connection() as conn:
+        after = await blueprint_versions.get(conn, tenant.project_id, blueprint_id, to_version)
         wanted = max(after.version - 1, 1) if from_version is None else from_version
-        before = await blueprint_versions.get(conn, project, blueprint_id, wanted)
+        before = await blueprint_versions.get(conn, tenant.project_id, blueprint_id, wanted)
     found = diff(
         before.attributes,
         after.attributes,
@@ -125,14 +126,14 @@ async def diff_blueprint(
     return VersionsDiff(**_diff_shown(found).model_dump(), from_version=before.version, to_version=after.version)
 
 
-@router.post("/{blueprint_id}/preview")
+@router.post("/{blueprint_id}/preview", openapi_extra=needs("read"))
 async def preview_blueprint(
-    blueprint_id: BlueprintPath, body: BlueprintChange, context: Context, project: ReadableProject
+    blueprint_id: BlueprintPath, body: BlueprintChange, context: Context, tenant: InProject
 ) -> BlueprintPreview:
     """What a change would be, and what it would do to the values that there are. Nothing is changed."""
     changes = changes_of(body, context.settings.routable)
-    async with context.database.transaction(isolation="repeatable_read", readonly=True) as conn:
-        before = await blueprints.get(conn, project, blueprint_id)
+    async with tenant.transaction(isolation="repeatable_read", readonly=True) as conn:
+        before = await blueprints.get(conn, tenant.project_id, blueprint_id)
         after = msgspec.structs.replace(before, **changes)
         found = diff(
             before.attributes,
@@ -140,8 +141,8 @@ async def preview_blueprint(
             {"name": (before.name, after.name), "route": (before.route, after.route)},
         )
         effects = Effects(found, after.attributes)
-        all_looked_at = await blueprint_versions.look_at_values(conn, project, blueprint_id, effects)
-        devices = await blueprint_versions.devices(conn, project, blueprint_id)
+        all_looked_at = await blueprint_versions.look_at_values(conn, tenant.project_id, blueprint_id, effects)
+        devices = await blueprint_versions.devices(conn, tenant.project_id, blueprint_id)
     return BlueprintPreview(
         diff=_diff_shown(found),
         devices=devices,

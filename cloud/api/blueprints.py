@@ -6,10 +6,9 @@ from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import Field, StrictFloat, StrictInt, StrictStr
 
-from cloud.api.auth import Viewer
 from cloud.api.context import Context
 from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.fields import (
@@ -17,7 +16,6 @@ from cloud.api.fields import (
     ChosenId,
     CreatedAt,
     Name,
-    ProjectField,
     Resource,
     Revision,
     RouteField,
@@ -26,14 +24,15 @@ from cloud.api.fields import (
 )
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
 from cloud.api.problems import invalid
-from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import blueprints
 from cloud.db.blueprints import BlueprintChanges
 from cloud.model.attribute import Attribute as AttributeRow
 from cloud.model.attribute import AttributeType
 from cloud.model.blueprint import ENUMERATION_MAX, DeclarationError, checked
 
-router = APIRouter(prefix="/blueprints", tags=["blueprints"])
+router = resource("/blueprints", "blueprints")
 BlueprintPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["pump"])]
 
 ATTRIBUTES_MAX: Final = 1000
@@ -75,7 +74,6 @@ class NewBlueprint(Body):
     name: Title = Field(examples=["Pump"])
     attributes: Attributes = Field(default_factory=dict)
     route: RouteField = None
-    project_id: ProjectField = None
 
 
 class BlueprintChange(Body):
@@ -96,37 +94,39 @@ class Blueprint(Resource):
     changed_at: CreatedAt
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("list", anywhere=True))
 async def list_blueprints(
-    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+    context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[Blueprint]:
     """By id."""
-    async with context.database.connection() as conn:
-        rows = await blueprints.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await blueprints.page(conn, tenant.project_id, after=decode_cursor(cursor, str), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.id, shown)
 
 
 @router.post("", status_code=201)
-async def create_blueprint(
-    body: NewBlueprint, context: Context, viewer: Viewer, response: Response, project_id: ProjectParameter = None
-) -> Blueprint:
-    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+async def create_blueprint(body: NewBlueprint, context: Context, tenant: InProject, response: Response) -> Blueprint:
     check_route(body.route, context.settings.routable)
-    row = await context.database.run(
+    row = await tenant.run(
         lambda conn: blueprints.create(
-            conn, project, body.id, name=body.name, attributes=attribute_rows(body.attributes), route=body.route
+            conn,
+            tenant.project_id,
+            body.id,
+            name=body.name,
+            attributes=attribute_rows(body.attributes),
+            route=body.route,
         )
     )
     set_etag(response, row.revision)
     return shown(row)
 
 
-@router.get("/{blueprint_id}")
+@router.get("/{blueprint_id}", openapi_extra=needs("read", anywhere=True))
 async def get_blueprint(
-    blueprint_id: BlueprintPath, context: Context, project: ReadableProject, response: Response
+    blueprint_id: BlueprintPath, context: Context, tenant: InProject, response: Response
 ) -> Blueprint:
-    async with context.database.connection() as conn:
-        row = await blueprints.get(conn, project, blueprint_id)
+    async with tenant.connection() as conn:
+        row = await blueprints.get(conn, tenant.project_id, blueprint_id)
     set_etag(response, row.revision)
     return shown(row)
 
@@ -136,23 +136,23 @@ async def change_blueprint(
     blueprint_id: BlueprintPath,
     body: BlueprintChange,
     context: Context,
-    project: WritableProject,
+    tenant: InProject,
     expected: ExpectedRevision,
     response: Response,
 ) -> Blueprint:
     """Changes the fields that are given; attributes are replaced as a whole; a route of null is the default."""
     changes = changes_of(body, context.settings.routable)
-    row = await context.database.run(lambda conn: blueprints.update(conn, project, blueprint_id, changes, expected))
+    row = await tenant.run(lambda conn: blueprints.update(conn, tenant.project_id, blueprint_id, changes, expected))
     set_etag(response, row.revision)
     return shown(row)
 
 
 @router.delete("/{blueprint_id}", status_code=204)
 async def delete_blueprint(
-    blueprint_id: BlueprintPath, context: Context, project: WritableProject, expected: ExpectedRevision
+    blueprint_id: BlueprintPath, context: Context, tenant: InProject, expected: ExpectedRevision
 ) -> None:
     """Refused while devices are of it."""
-    await context.database.run(lambda conn: blueprints.delete(conn, project, blueprint_id, expected))
+    await tenant.run(lambda conn: blueprints.delete(conn, tenant.project_id, blueprint_id, expected))
 
 
 def changes_of(body: BlueprintChange, routable: Collection[str]) -> BlueprintChanges:

@@ -8,38 +8,29 @@ import uuid
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.fields import Body
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
 from cloud.api.problems import Problem, invalid
-from cloud.api.tenancy import ReadableDevice, WritableDevice
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import AtDevice
 from cloud.db import commands
-from cloud.db.commands import CommandRow, KeyReusedError, NotPendingError, TooManyError
+from cloud.db.commands import CommandRow, NotPendingError, TooManyError
 from cloud.db.database import Connection
 from protocols.limits import COMMAND_PAYLOAD_BYTES_MAX
 from protocols.messages import CommandState
 
-router = APIRouter(prefix="/devices", tags=["commands"])
+router = resource("/devices", "commands")
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
 """Stands in MQTT topics and CoAP paths."""
 NAME_CHARACTERS_MAX: Final = 64
-KEY_CHARACTERS_MAX: Final = 128
 TIMEOUT_S: Final = 3600
 TIMEOUT_S_MAX: Final = 30 * 86_400
 """A command that is older than a month is of another time."""
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=KEY_CHARACTERS_MAX,
-        description="Chosen by you for one command of the device: sent again under the same key, it is made once.",
-    ),
-]
 
 
 class NewCommand(Body):
@@ -89,26 +80,18 @@ class Command(BaseModel):
     answer: CommandAnswer | None = Field(description="The device's own, once there is one.")
 
 
-@router.post("/{device}/commands", status_code=201, responses={201: {"model": Command}, 200: {"model": Command}})
-async def create_command(
-    context: Context, at: WritableDevice, body: NewCommand, idempotency_key: IdempotencyKey = None
-) -> Response:
+@router.post("/{device}/commands", openapi_extra=needs("command"), status_code=201, responses={201: {"model": Command}})
+async def create_command(context: Context, at: AtDevice, body: NewCommand) -> Response:
     """It waits while device or gateway are away, up to its deadline, and keeps its id however often it is sent: the
-    device runs it once. 200 instead of 201: it had been made already under this key."""
+    device runs it once."""
     now_ms = context.wall_ms()
     payload, deadline = _payload(body), _deadline(body, now_ms)
 
-    async def create(conn: Connection) -> tuple[CommandRow, bool]:
-        return await commands.create(
-            conn, *at, name=body.name, payload=payload, deadline=deadline, now_ms=now_ms, key=idempotency_key
-        )
+    async def create(conn: Connection) -> CommandRow:
+        return await commands.create(conn, *at.place, name=body.name, payload=payload, deadline=deadline, now_ms=now_ms)
 
     try:
-        row, new = await context.database.run(create)
-    except KeyReusedError as error:
-        raise Problem(
-            409, "key-reused", "Key used already", str(error), field="Idempotency-Key", remedy="choose another key"
-        ) from None
+        row = await at.tenant.run(create)
     except TooManyError as error:
         raise Problem(
             409,
@@ -119,36 +102,38 @@ async def create_command(
             remedy="wait until they are delivered or expire, or cancel some",
         ) from None
     answer = raw_json(_shown(row))
-    answer.status_code = 201 if new else 200
+    answer.status_code = 201
     return answer
 
 
 @router.get("/{device}/commands", responses={200: {"model": Page[Command]}})
 async def list_commands(
     context: Context,
-    at: ReadableDevice,
+    at: AtDevice,
     state: Annotated[CommandState | None, Query(description="Those in this state only.")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The newest first."""
-    async with context.database.connection() as conn:
-        rows = await commands.page(conn, *at, state=state, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with at.tenant.connection() as conn:
+        rows = await commands.page(conn, *at.place, state=state, after=decode_cursor(cursor, int), limit=limit + 1)
     return raw_page(rows, limit, lambda row: row.seq, _shown)
 
 
 @router.get("/{device}/commands/{command_id}", responses={200: {"model": Command}})
-async def get_command(context: Context, at: ReadableDevice, command_id: uuid.UUID) -> Response:
-    async with context.database.connection() as conn:
-        return raw_json(_shown(await commands.get(conn, *at, command_id)))
+async def get_command(context: Context, at: AtDevice, command_id: uuid.UUID) -> Response:
+    async with at.tenant.connection() as conn:
+        return raw_json(_shown(await commands.get(conn, *at.place, command_id)))
 
 
-@router.post("/{device}/commands/{command_id}/cancel", responses={200: {"model": Command}})
-async def cancel_command(context: Context, at: WritableDevice, command_id: uuid.UUID) -> Response:
+@router.post(
+    "/{device}/commands/{command_id}/cancel", openapi_extra=needs("command"), responses={200: {"model": Command}}
+)
+async def cancel_command(context: Context, at: AtDevice, command_id: uuid.UUID) -> Response:
     """Possible until a gateway is told of it (`cancellable`); it fails, and never reaches the device."""
     now_ms = context.wall_ms()
     try:
-        row = await context.database.run(lambda conn: commands.cancel(conn, *at, command_id, now_ms))
+        row = await at.tenant.run(lambda conn: commands.cancel(conn, *at.place, command_id, now_ms))
     except NotPendingError as error:
         raise Problem(409, "not-pending", "Not to be cancelled", str(error), remedy="let it expire") from None
     return raw_json(_shown(row))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Final, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
@@ -13,14 +13,15 @@ from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.fields import Body
 from cloud.api.gateways import GatewayPath
 from cloud.api.problems import invalid
-from cloud.api.tenancy import WritableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import InProject
 from cloud.db import configurations
 from cloud.db.configurations import Configuration as Row
 from cloud.model.configuration import NotPushableError, check
 from sync.configuration import TOML_BYTES_MAX
 from tidegate.config import ConfigError
 
-router = APIRouter(prefix="/gateways/{gateway_id}/configuration", tags=["gateways"])
+router = resource("/gateways/{gateway_id}/configuration", "gateways")
 
 EXAMPLE: Final = '[[mqtt]]\nname = "mqtt"\nnetwork = "boats"\n'
 
@@ -56,13 +57,13 @@ class Configuration(BaseModel):
     listeners: list[ListenerChange] = Field(description="What became of each.")
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("update"))  # it may hold what listeners sign in with elsewhere
 async def get_gateway_configuration(
-    gateway_id: GatewayPath, context: Context, project: WritableProject, response: Response
+    gateway_id: GatewayPath, context: Context, tenant: InProject, response: Response
 ) -> Configuration:
     """For editors only: it may hold passwords."""
-    async with context.database.connection() as conn:
-        return _shown(await configurations.get(conn, project, gateway_id), response)
+    async with tenant.connection() as conn:
+        return _shown(await configurations.get(conn, tenant.project_id, gateway_id), response)
 
 
 @router.put("")
@@ -70,7 +71,7 @@ async def put_gateway_configuration(
     gateway_id: GatewayPath,
     body: NewConfiguration,
     context: Context,
-    project: WritableProject,
+    tenant: InProject,
     expected: ExpectedRevision,
     response: Response,
 ) -> Configuration:
@@ -83,18 +84,18 @@ async def put_gateway_configuration(
     except NotPushableError as error:
         raise invalid("toml", str(error), limit=error.limit, remedy=error.remedy) from None
     return _shown(
-        await context.database.run(lambda conn: configurations.put(conn, project, gateway_id, body.toml, expected)),
+        await tenant.run(lambda conn: configurations.put(conn, tenant.project_id, gateway_id, body.toml, expected)),
         response,
     )
 
 
 @router.delete("")
 async def take_back_gateway_configuration(
-    gateway_id: GatewayPath, context: Context, project: WritableProject, expected: ExpectedRevision, response: Response
+    gateway_id: GatewayPath, context: Context, tenant: InProject, expected: ExpectedRevision, response: Response
 ) -> Configuration:
     """The gateway returns to the listeners of its own file."""
     return _shown(
-        await context.database.run(lambda conn: configurations.put(conn, project, gateway_id, None, expected)),
+        await tenant.run(lambda conn: configurations.put(conn, tenant.project_id, gateway_id, None, expected)),
         response,
     )
 

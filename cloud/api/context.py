@@ -10,8 +10,10 @@ import msgspec
 from fastapi import Depends, Request
 
 from cloud.api.attempts import Attempts
+from cloud.api.rates import Rates
 from cloud.db.database import Database
 from cloud.db.secrets import server_secret
+from cloud.db.tenants import Tenants
 from protocols.shipment import MessageBatch
 
 SESSION_SECRET: Final = "session tokens"
@@ -32,14 +34,18 @@ class ApiSettings(msgspec.Struct, frozen=True):
     """Where gateways and browsers reach this server, such as https://cloud.example; empty: as the request came."""
     routable: frozenset[str] = frozenset({"writer"})
     """The topics that a message route may name."""
+    requests_per_s_max: int = 500
+    """Of one user or API key, over ten seconds."""
 
 
 class ApiContext:
-    """`wall_ms`: Unix milliseconds; `monotonic_s`: a clock that never goes back."""
+    """`database`: as its owner sees it, for who asks and which project they may see; all else goes by `tenants`.
+    `wall_ms`: Unix milliseconds; `monotonic_s`: a clock that never goes back."""
 
     def __init__(
         self,
         database: Database,
+        tenants: Tenants,
         live: LiveFeed,
         settings: ApiSettings,
         session_key: bytes,
@@ -48,11 +54,13 @@ class ApiContext:
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.database = database
+        self.tenants = tenants
         self.live = live
         self.settings = settings
         self.session_key = session_key
         self.wall_ms = wall_ms
         self.attempts = Attempts(monotonic_s)
+        self.rates = Rates(settings.requests_per_s_max, monotonic_s)
         self.streams = 0
         """Clients that read the live stream now."""
 
@@ -61,7 +69,10 @@ class ApiContext:
         """With the session key of the (migrated) database. Raises DatabaseError."""
         async with database.transaction() as conn:
             key = await server_secret(conn, SESSION_SECRET)
-        return cls(database, live, settings, key)
+        return cls(database, await Tenants.open(database), live, settings, key)
+
+    async def close(self) -> None:
+        await self.tenants.close()
 
 
 async def _context(request: Request) -> ApiContext:

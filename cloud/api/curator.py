@@ -6,17 +6,18 @@ import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.fields import Body
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ReadableProject, WritableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import InProject
 from cloud.db import curator_reports
 from cloud.model.curation import Report as ReportRow
 
-router = APIRouter(prefix="/curator", tags=["retention"])
+router = resource("/curator", "retention")
 
 
 class NewRun(Body):
@@ -64,28 +65,26 @@ class Report(BaseModel):
     problem: str = Field(description="Why it did not do all; the next run goes on.", examples=[""])
 
 
-@router.get("/reports")
-async def list_reports(
-    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
-) -> Page[Report]:
+@router.get("/reports", openapi_extra=needs("administer"))
+async def list_reports(context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None) -> Page[Report]:
     """The newest first: of runs by schedule that let something go, and of those that were asked for."""
-    async with context.database.connection() as conn:
-        rows = await curator_reports.page(conn, project, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await curator_reports.page(conn, tenant.project_id, after=decode_cursor(cursor, int), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.number, _shown)
 
 
-@router.get("/reports/{number}")
+@router.get("/reports/{number}", openapi_extra=needs("administer"))
 async def get_report(
-    number: Annotated[int, Path(ge=1, le=2**62, examples=[7])], context: Context, project: ReadableProject
+    number: Annotated[int, Path(ge=1, le=2**62, examples=[7])], context: Context, tenant: InProject
 ) -> Report:
-    async with context.database.connection() as conn:
-        return _shown(await curator_reports.get(conn, project, number))
+    async with tenant.connection() as conn:
+        return _shown(await curator_reports.get(conn, tenant.project_id, number))
 
 
-@router.post("/runs", status_code=202)
-async def create_run(body: NewRun, context: Context, project: WritableProject) -> Report:
+@router.post("/runs", status_code=202, openapi_extra=needs("administer"))
+async def create_run(body: NewRun, context: Context, tenant: InProject) -> Report:
     """Asks the curator to work now; the report says how far it is. One that waits or runs already is given again."""
-    return _shown(await context.database.run(lambda conn: curator_reports.ask(conn, project, dry_run=body.dry_run)))
+    return _shown(await tenant.run(lambda conn: curator_reports.ask(conn, tenant.project_id, dry_run=body.dry_run)))
 
 
 def _shown(row: ReportRow) -> Report:

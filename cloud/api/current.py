@@ -6,16 +6,17 @@ import uuid
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.pages import raw_json
-from cloud.api.tenancy import ReadableDevice
+from cloud.api.routing import resource
+from cloud.api.tenancy import AtDevice
 from cloud.db import blueprints, current
 from cloud.model.fitting import untold
 
-router = APIRouter(prefix="/devices", tags=["data"])
+router = resource("/devices", "data")
 
 
 class CurrentValue(BaseModel):
@@ -34,12 +35,11 @@ class Current(BaseModel):
 
 
 @router.get("/{device}/current", responses={200: {"model": Current}})
-async def get_current(context: Context, at: ReadableDevice) -> Response:
+async def get_current(context: Context, at: AtDevice) -> Response:
     """Each attribute's newest value: by event time, then received time, then message id."""
-    project, device_id = at
-    async with context.database.connection() as conn:
-        rows = await current.of_device(conn, project, device_id)
-        declared = await blueprints.attributes_of_device(conn, project, device_id)
+    async with at.tenant.connection() as conn:
+        rows = await current.of_device(conn, *at.place)
+        declared = await blueprints.attributes_of_device(conn, *at.place)
     attributes = {
         row.attribute: {
             "value": msgspec.Raw(row.value),
@@ -50,4 +50,4 @@ async def get_current(context: Context, at: ReadableDevice) -> Response:
         for row in rows
     }
     defaults = untold({row.attribute: row.value for row in rows}, declared)
-    return raw_json({"device": device_id, "attributes": attributes, "defaults": defaults})
+    return raw_json({"device": at.id, "attributes": attributes, "defaults": defaults})

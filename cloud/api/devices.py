@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
-from cloud.api.auth import Viewer
 from cloud.api.context import Context
 from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.events import DevicePresence, presence_shown
@@ -17,7 +16,6 @@ from cloud.api.fields import (
     CreatedAt,
     CredentialBody,
     Name,
-    ProjectField,
     Resource,
     Revision,
     RouteField,
@@ -26,14 +24,8 @@ from cloud.api.fields import (
 )
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
 from cloud.api.problems import Problem
-from cloud.api.tenancy import (
-    ID_PATTERN,
-    ProjectParameter,
-    ReadableDevice,
-    ReadableProject,
-    WritableDevice,
-    project_of,
-)
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, AtDevice, InProject
 from cloud.db import devices, networks, presence, standings
 from cloud.db.database import Connection
 from cloud.db.devices import DeviceChanges, DeviceFilter
@@ -41,7 +33,7 @@ from cloud.db.errors import DanglingError, NotFoundError
 from cloud.db.secrets import new_secret, sha256_hex
 from sync.registry import Alias as AliasRow
 
-router = APIRouter(prefix="/devices", tags=["devices"])
+router = resource("/devices", "devices")
 
 ALIASES_MAX: Final = 32
 """Of one device: a name or two on each of a few networks."""
@@ -70,7 +62,6 @@ class NewDevice(Body):
     aliases: list[NewAlias] = Field(default=[], max_length=ALIASES_MAX)
     route: RouteField = None
     credential: bool = Field(default=False, description="Give it a credential of its own; needs an alias.")
-    project_id: ProjectField = None
 
 
 class DeviceChange(Body):
@@ -116,10 +107,10 @@ class CreatedDevice(Device):
     credential: DeviceCredential | None = Field(description="If it was asked for.")
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("list", anywhere=True))
 async def list_devices(
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     search: Annotated[SearchQuery, Query(description="Start of a name or of an alias.")] = None,
     alias: Annotated[SearchQuery, Query(description="An alias, on any network.")] = None,
     network_id: IdQuery = None,
@@ -129,47 +120,45 @@ async def list_devices(
     cursor: Cursor = None,
 ) -> Page[Device]:
     """By id; those that meet all of the conditions. Names and aliases are compared without regard to case."""
-    wanted = DeviceFilter(system_id, blueprint_id, network_id, alias, search)
-    async with context.database.connection() as conn:
-        rows = await devices.page(conn, project, wanted, after=decode_cursor(cursor, int), limit=limit + 1)
+    wanted = DeviceFilter(system_id, blueprint_id, network_id, alias, search, tenant.systems("list"))
+    async with tenant.connection() as conn:
+        rows = await devices.page(conn, tenant.project_id, wanted, after=decode_cursor(cursor, int), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.id, Device.model_validate)
 
 
-@router.post("", status_code=201)
-async def create_device(
-    body: NewDevice, context: Context, viewer: Viewer, response: Response, project_id: ProjectParameter = None
-) -> CreatedDevice:
+@router.post("", status_code=201, openapi_extra=needs("create", anywhere=True, secret=True))
+async def create_device(body: NewDevice, context: Context, tenant: InProject, response: Response) -> CreatedDevice:
     """Messages that came from it before, under one of its aliases, are taken out of the inbox and stored."""
-    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+    tenant.need("create", body.system_id)
     check_route(body.route, context.settings.routable)
     secret = new_secret() if body.credential else None
 
     async def create(conn: Connection) -> tuple[devices.Device, list[str]]:
         row = await devices.create(
             conn,
-            project,
+            tenant.project_id,
             system_id=body.system_id,
             blueprint_id=body.blueprint_id,
             name=body.name,
-            aliases=await _alias_rows(conn, project, body.aliases),
+            aliases=await _alias_rows(conn, tenant.project_id, body.aliases),
             route=body.route,
             secret_sha256=sha256_hex(secret) if secret else None,
         )
         return row, await _connecting_names(conn, row) if secret else []
 
-    row, names = await context.database.run(create)
+    row, names = await tenant.run(create)
     set_etag(response, row.revision)
     credential = DeviceCredential(user=names[0], password=secret) if secret else None
     return CreatedDevice(**Device.model_validate(row).model_dump(), credential=credential)
 
 
 @router.get("/{device}")
-async def get_device(context: Context, at: ReadableDevice, response: Response) -> DeviceInFull:
-    async with context.database.connection() as conn:
-        row = await devices.get(conn, *at)
-        complete_until = await standings.complete_until(conn, *at)
-        seen = await presence.of_device(conn, *at)
-        last_received = await presence.last_received(conn, *at)
+async def get_device(context: Context, at: AtDevice, response: Response) -> DeviceInFull:
+    async with at.tenant.connection() as conn:
+        row = await devices.get(conn, *at.place)
+        complete_until = await standings.complete_until(conn, *at.place)
+        seen = await presence.of_device(conn, *at.place)
+        last_received = await presence.last_received(conn, *at.place)
     set_etag(response, row.revision)
     return DeviceInFull(
         **Device.model_validate(row).model_dump(),
@@ -181,11 +170,12 @@ async def get_device(context: Context, at: ReadableDevice, response: Response) -
 
 @router.patch("/{device}")
 async def change_device(
-    context: Context, at: WritableDevice, body: DeviceChange, expected: ExpectedRevision, response: Response
+    context: Context, at: AtDevice, body: DeviceChange, expected: ExpectedRevision, response: Response
 ) -> Device:
     """Changes the fields that are given; aliases are replaced as a whole; a route of null is the blueprint's."""
     check_route(body.route, context.settings.routable)
-    project, device_id = at
+    if body.system_id is not None:
+        at.tenant.need("create", body.system_id)
 
     async def change(conn: Connection) -> devices.Device:
         changes = DeviceChanges()
@@ -196,42 +186,42 @@ async def change_device(
         if body.name is not None:
             changes["name"] = body.name
         if body.aliases is not None:
-            changes["aliases"] = await _alias_rows(conn, project, body.aliases)
+            changes["aliases"] = await _alias_rows(conn, at.tenant.project_id, body.aliases)
         if "route" in body.model_fields_set:
             changes["route"] = body.route
-        return await devices.update(conn, project, device_id, changes, expected)
+        return await devices.update(conn, *at.place, changes, expected)
 
-    row = await context.database.run(change)
+    row = await at.tenant.run(change)
     set_etag(response, row.revision)
     return Device.model_validate(row)
 
 
 @router.delete("/{device}", status_code=204)
-async def delete_device(context: Context, at: WritableDevice, expected: ExpectedRevision) -> None:
+async def delete_device(context: Context, at: AtDevice, expected: ExpectedRevision) -> None:
     """With its aliases and credentials. What it has said stays in history."""
-    await context.database.run(lambda conn: devices.delete(conn, *at, expected))
+    await at.tenant.run(lambda conn: devices.delete(conn, *at.place, expected))
 
 
-@router.post("/{device}/credentials", status_code=201)
+@router.post("/{device}/credentials", status_code=201, openapi_extra=needs("update", secret=True))
 async def create_device_credential(
-    context: Context, at: WritableDevice, body: CredentialBody | None = None
+    context: Context, at: AtDevice, body: CredentialBody | None = None
 ) -> DeviceCredential:
     """A credential of its own; from then on its network's does not let it in any more."""
     secret = new_secret()
     keep = body is None or body.keep_previous
 
     async def add(conn: Connection) -> list[str]:
-        row = await devices.add_secret(conn, *at, sha256_hex(secret), keep_previous=keep)
+        row = await devices.add_secret(conn, *at.place, sha256_hex(secret), keep_previous=keep)
         return await _connecting_names(conn, row)
 
-    names = await context.database.run(add)
+    names = await at.tenant.run(add)
     return DeviceCredential(user=names[0], password=secret)
 
 
-@router.delete("/{device}/credentials", status_code=204)
-async def delete_device_credentials(context: Context, at: WritableDevice) -> None:
+@router.delete("/{device}/credentials", status_code=204, openapi_extra=needs("update"))
+async def delete_device_credentials(context: Context, at: AtDevice) -> None:
     """From now on it gets in by its network's credential, if that has one."""
-    await context.database.run(lambda conn: devices.clear_secrets(conn, *at))
+    await at.tenant.run(lambda conn: devices.clear_secrets(conn, *at.place))
 
 
 async def _alias_rows(conn: Connection, project: str, given: Sequence[NewAlias]) -> tuple[AliasRow, ...]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query, Request
 from pydantic import Field
 
-from cloud.api.auth import Viewer
 from cloud.api.context import Context
 from cloud.api.fields import Resource
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ProjectParameter, device_at, project_of
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import InProject, device_at
 from cloud.db import presence
 from cloud.db.presence import PresenceRow
 
-router = APIRouter(prefix="/events", tags=["data"])
+router = resource("/events", "data")
 
 
 class DeviceEvent(Resource):
@@ -42,11 +42,11 @@ class DevicePresence(Resource):
     listener: str = Field(examples=["mqtt"])
 
 
-@router.get("")
+@router.get("", openapi_extra=needs("list", anywhere=True))
 async def list_events(
+    request: Request,
     context: Context,
-    viewer: Viewer,
-    project_id: ProjectParameter = None,
+    tenant: InProject,
     device: Annotated[
         str | None, Query(max_length=600, description="Its id, or `network:key:alias`.", examples=["17"])
     ] = None,
@@ -54,13 +54,14 @@ async def list_events(
     cursor: Cursor = None,
 ) -> Page[DeviceEvent]:
     """The newest first, by when they came here: those that a gateway kept while its link was down come later."""
+    device_id = None
     if device is None:
-        project, device_id = await project_of(context, viewer, project_id), None
+        tenant.need("list")
     else:
-        project, device_id = await device_at(context, viewer, device, project_id)
+        device_id = (await device_at(request, context, tenant.principal, device, tenant.project_id)).id
     after = decode_cursor(cursor, int)
-    async with context.database.connection() as conn:
-        rows = await presence.page(conn, project, device_id=device_id, after=after, limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await presence.page(conn, tenant.project_id, device_id=device_id, after=after, limit=limit + 1)
     return make_page(rows, limit, lambda row: row.seq, DeviceEvent.model_validate)
 
 

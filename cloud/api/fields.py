@@ -20,7 +20,7 @@ EVENTS: Final = ("device_data_event",)
 """Event types that a route may name."""
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     if not text.isprintable():
         raise ValueError("holds a character that cannot be printed")
     return text
@@ -29,7 +29,7 @@ def _plain(text: str) -> str:
 def _name(text: str) -> str:
     if len(text.encode()) > NAME_BYTES_MAX:
         raise ValueError(f"is longer than {NAME_BYTES_MAX} bytes")
-    return _plain(text)
+    return plain(text)
 
 
 ChosenId = Annotated[
@@ -42,14 +42,10 @@ ChosenId = Annotated[
 Title = Annotated[
     str,
     Field(min_length=1, max_length=TITLE_CHARACTERS_MAX, description="For people."),
-    AfterValidator(_plain),
+    AfterValidator(plain),
 ]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_BYTES_MAX), AfterValidator(_name)]
 """What devices are called on the wire."""
-ProjectField = Annotated[
-    str | None,
-    Field(pattern=ID_PATTERN, description="May be left out by a user who sees only one.", examples=["demo"]),
-]
 RouteField = Annotated[
     Route | None,
     Field(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_page
-from cloud.api.tenancy import ReadableProject
+from cloud.api.routing import resource
+from cloud.api.tenancy import InProject
 from cloud.db import gaps
 
-router = APIRouter(prefix="/gaps", tags=["data"])
+router = resource("/gaps", "data")
 
 
 class LostRecords(BaseModel):
@@ -36,10 +37,10 @@ class LostRecords(BaseModel):
 
 
 @router.get("", responses={200: {"model": Page[LostRecords]}})
-async def list_gaps(context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None) -> Response:
+async def list_gaps(context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """The newest first."""
-    async with context.database.connection() as conn:
-        rows = await gaps.page(conn, project, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await gaps.page(conn, tenant.project_id, after=decode_cursor(cursor, int), limit=limit + 1)
     return raw_page(rows, limit, lambda row: row.seq, _shown)
 
 

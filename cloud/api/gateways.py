@@ -9,22 +9,22 @@ from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from fastapi import APIRouter, Path, Request
+from fastapi import Path, Request
 from pydantic import BaseModel, Field
 
-from cloud.api.auth import Viewer
 from cloud.api.context import Context
-from cloud.api.fields import Body, ChosenId, CreatedAt, ProjectField, Resource, Title
+from cloud.api.fields import Body, ChosenId, CreatedAt, Resource, Title
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
 from cloud.api.problems import Problem, invalid
-from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import gateways, standings
 from cloud.db.database import Connection
 from cloud.db.secrets import new_secret, sha256_hex
 from cloud.model.standing import GatewayStanding
 
-router = APIRouter(prefix="/gateways", tags=["gateways"])
-enrolment_router = APIRouter(prefix="/enrolments", tags=["gateways"])
+router = resource("/gateways", "gateways")
+enrolment_router = resource("/enrolments", "gateways")
 GatewayPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["quay-1"])]
 
 LIFETIME_DEFAULT_S: Final = 24 * 3600
@@ -42,7 +42,6 @@ class NewGateway(Body):
     id: ChosenId = Field(examples=["quay-1"])
     name: Title = Field(examples=["Quay 1, north end"])
     token_lifetime_s: Lifetime = LIFETIME_DEFAULT_S
-    project_id: ProjectField = None
 
 
 class GatewayChange(Body):
@@ -110,37 +109,34 @@ class Enrolled(BaseModel):
 
 @router.get("")
 async def list_gateways(
-    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+    context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[Gateway]:
     """By id."""
-    async with context.database.connection() as conn:
-        rows = await gateways.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await gateways.page(conn, tenant.project_id, after=decode_cursor(cursor, str), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.id, Gateway.model_validate)
 
 
-@router.post("", status_code=201)
-async def create_gateway(
-    body: NewGateway, context: Context, viewer: Viewer, project_id: ProjectParameter = None
-) -> CreatedGateway:
+@router.post("", status_code=201, openapi_extra=needs("create", secret=True))
+async def create_gateway(body: NewGateway, context: Context, tenant: InProject) -> CreatedGateway:
     """With a token by which the gateway enrols, once."""
-    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
     token = new_secret()
 
     async def create(conn: Connection) -> tuple[gateways.Gateway, datetime.datetime]:
-        row = await gateways.create(conn, project, body.id, body.name)
+        row = await gateways.create(conn, tenant.project_id, body.id, body.name)
         lifetime = datetime.timedelta(seconds=body.token_lifetime_s)
-        return row, await gateways.add_token(conn, project, body.id, sha256_hex(token), lifetime)
+        return row, await gateways.add_token(conn, tenant.project_id, body.id, sha256_hex(token), lifetime)
 
-    row, expires_at = await context.database.run(create)
+    row, expires_at = await tenant.run(create)
     enrolment = EnrolmentToken(token=token, expires_at=expires_at)
     return CreatedGateway(**msgspec.structs.asdict(row), enrolment=enrolment)
 
 
 @router.get("/{gateway_id}")
-async def get_gateway(gateway_id: GatewayPath, context: Context, project: ReadableProject) -> GatewayInFull:
-    async with context.database.connection() as conn:
-        row = await gateways.get(conn, project, gateway_id)
-        stands = await standings.of_gateway(conn, project, gateway_id)
+async def get_gateway(gateway_id: GatewayPath, context: Context, tenant: InProject) -> GatewayInFull:
+    async with tenant.connection() as conn:
+        row = await gateways.get(conn, tenant.project_id, gateway_id)
+        stands = await standings.of_gateway(conn, tenant.project_id, gateway_id)
     return GatewayInFull(
         **Gateway.model_validate(row).model_dump(),
         complete_until=stands.complete_until if stands else None,
@@ -149,39 +145,37 @@ async def get_gateway(gateway_id: GatewayPath, context: Context, project: Readab
 
 
 @router.patch("/{gateway_id}")
-async def change_gateway(
-    gateway_id: GatewayPath, body: GatewayChange, context: Context, project: WritableProject
-) -> Gateway:
-    row = await context.database.run(lambda conn: gateways.rename(conn, project, gateway_id, body.name))
+async def change_gateway(gateway_id: GatewayPath, body: GatewayChange, context: Context, tenant: InProject) -> Gateway:
+    row = await tenant.run(lambda conn: gateways.rename(conn, tenant.project_id, gateway_id, body.name))
     return Gateway.model_validate(row)
 
 
-@router.post("/{gateway_id}/enrolment-tokens", status_code=201)
+@router.post("/{gateway_id}/enrolment-tokens", status_code=201, openapi_extra=needs("update", secret=True))
 async def create_enrolment_token(
-    gateway_id: GatewayPath, context: Context, project: WritableProject, body: NewToken | None = None
+    gateway_id: GatewayPath, context: Context, tenant: InProject, body: NewToken | None = None
 ) -> EnrolmentToken:
     """For a gateway that enrols for the first time, or again: its newest two keys are valid side by side."""
     token = new_secret()
     lifetime = datetime.timedelta(seconds=(body or NewToken()).token_lifetime_s)
-    expires_at = await context.database.run(
-        lambda conn: gateways.add_token(conn, project, gateway_id, sha256_hex(token), lifetime)
+    expires_at = await tenant.run(
+        lambda conn: gateways.add_token(conn, tenant.project_id, gateway_id, sha256_hex(token), lifetime)
     )
     return EnrolmentToken(token=token, expires_at=expires_at)
 
 
-@router.delete("/{gateway_id}/keys/{public_key}")
+@router.delete("/{gateway_id}/keys/{public_key}", openapi_extra=needs("update"))
 async def revoke_gateway_key(
     gateway_id: GatewayPath,
     public_key: Annotated[str, Path(max_length=64)],
     context: Context,
-    project: WritableProject,
+    tenant: InProject,
 ) -> Gateway:
     """The gateway can no longer connect by that key; what it records stays on its disk until it enrols again."""
-    row = await context.database.run(lambda conn: gateways.revoke_key(conn, project, gateway_id, public_key))
+    row = await tenant.run(lambda conn: gateways.revoke_key(conn, tenant.project_id, gateway_id, public_key))
     return Gateway.model_validate(row)
 
 
-@enrolment_router.post("", status_code=201)
+@enrolment_router.post("", status_code=201, openapi_extra=needs("anybody"))
 async def enrol(body: Enrolment, request: Request, context: Context) -> Enrolled:
     """What `tidegate-edge enroll` asks: binds the gateway's public key to the gateway that the token is for. Needs no
     session. The same token with the same key gives the same answer again."""

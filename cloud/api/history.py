@@ -7,21 +7,22 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from cloud.api.context import ApiContext, Context
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
 from cloud.api.problems import Problem, invalid
-from cloud.api.tenancy import ReadableDevice, ReadableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import AtDevice, InProject
 from cloud.api.times import FROM_MIN_MS, TO_MAX_MS, span_ms, time_ms
 from cloud.db import history
 from cloud.db.history import HistoryRow
 from protocols.shipment import CLOCK_CORRECTED, CLOCK_UNSURE, KEYED, LATE, TIME_REPLACED
 
-router = APIRouter(prefix="/devices", tags=["data"])
-messages_router = APIRouter(prefix="/messages", tags=["data"])
+router = resource("/devices", "data")
+messages_router = resource("/messages", "data")
 
 _lines_of: Final = msgspec.json.Encoder().encode_lines
 NDJSON: Final = "application/x-ndjson"
@@ -87,11 +88,12 @@ EventRange = Annotated[Range, Depends(_range)]
 
 @router.get(
     "/{device}/history",
+    openapi_extra=needs("history"),
     responses={200: {"model": Page[Message], "content": {NDJSON: {"schema": {"type": "string"}}}}},
 )
 async def get_history(
     context: Context,
-    at: ReadableDevice,
+    at: AtDevice,
     wanted: EventRange,
     order: Annotated[Literal["asc", "desc"], Query(description="By event time; desc: the newest first.")] = "desc",
     limit: Limit = 100,
@@ -101,24 +103,24 @@ async def get_history(
     """The device's messages. With `Accept: application/x-ndjson` all of the range, a message a line, without pages."""
     descending = order == "desc"
     if NDJSON in accept:
-        return StreamingResponse(_lines(context, *at, wanted, descending), media_type=NDJSON)
+        return StreamingResponse(_lines(context, *at.place, wanted, descending), media_type=NDJSON)
     after = _after(cursor)
-    async with context.database.connection() as conn:
+    async with at.tenant.connection() as conn:
         rows = await history.page(
-            conn, *at, wanted.from_ms, wanted.to_ms, after=after, limit=limit + 1, descending=descending
+            conn, *at.place, wanted.from_ms, wanted.to_ms, after=after, limit=limit + 1, descending=descending
         )
     return raw_page(rows, limit, _key, _shown)
 
 
-@messages_router.get("/{message_id}", responses={200: {"model": StoredMessage}})
+@messages_router.get("/{message_id}", openapi_extra=needs("history"), responses={200: {"model": StoredMessage}})
 async def get_message(
     message_id: Annotated[uuid.UUID, Path(description="As history, points and the live stream show it.")],
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
 ) -> Response:
     """A stored message. Where one is that is not stored: GET /api/v1/where."""
-    async with context.database.connection() as conn:
-        found = await history.find(conn, project, message_id)
+    async with tenant.connection() as conn:
+        found = await history.find(conn, tenant.project_id, message_id)
     if found is None:
         detail, remedy = f"no message {message_id} is stored", f"GET /api/v1/where?id={message_id} tells where it is"
         raise Problem(404, "not-found", "Not found", detail, remedy=remedy)

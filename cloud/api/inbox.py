@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
@@ -18,7 +18,8 @@ from cloud.api.etag import set_etag
 from cloud.api.fields import Body, ChosenId, Title
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, raw_json, raw_page
 from cloud.api.problems import invalid
-from cloud.api.tenancy import ID_PATTERN, ReadableProject, WritableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import blueprints, devices, inbox, networks, rejects
 from cloud.db.database import Connection
 from cloud.db.errors import NotFoundError
@@ -29,7 +30,7 @@ from cloud.model.unresolved import InboxRow
 from protocols.codecs import CodecSpec
 from sync.registry import Alias
 
-router = APIRouter(tags=["data"])
+router = resource("", "data")
 BLUEPRINTS_MAX: Final = 1000
 """That are looked at for a suggestion, by id."""
 
@@ -104,28 +105,28 @@ class RejectGroups(BaseModel):
 
 
 @router.get("/inbox", responses={200: {"model": Page[InboxMessage]}})
-async def list_inbox(context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None) -> Response:
+async def list_inbox(context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """Messages of unknown devices, the newest first. Once the device exists, they are stored, and gone from here."""
-    async with context.database.connection() as conn:
-        rows = await inbox.page(conn, project, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await inbox.page(conn, tenant.project_id, after=decode_cursor(cursor, int), limit=limit + 1)
     return raw_page(rows, limit, lambda row: row.seq, _waiting)
 
 
 @router.get("/inbox/groups", responses={200: {"model": Page[WaitingFrom]}})
 async def group_inbox(
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     network_id: Annotated[str | None, Query(max_length=200, examples=["demo"])] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """Who is unknown, and how many messages wait for each; who was heard last comes first. One call makes the device:
     `POST /inbox/groups/{network:key:alias}/device`."""
-    async with context.database.connection() as conn:
+    async with tenant.connection() as conn:
         rows = await inbox.groups(
-            conn, project, network_id=network_id, after=decode_cursor(cursor, int), limit=limit + 1
+            conn, tenant.project_id, network_id=network_id, after=decode_cursor(cursor, int), limit=limit + 1
         )
-        known = await _blueprints(conn, project)
+        known = await _blueprints(conn, tenant.project_id)
     return raw_page(rows, limit, lambda row: row.newest, lambda row: _group(row, known))
 
 
@@ -151,7 +152,7 @@ async def create_device_of_group(
     group: Annotated[str, Path(description="`network:key:alias`", max_length=400, examples=["demo:serial:bench-02"])],
     body: DeviceOfGroup,
     context: Context,
-    project: WritableProject,
+    tenant: InProject,
     response: Response,
 ) -> MadeDevice:
     """Creates the device that has this alias; all that waits for it is stored."""
@@ -163,15 +164,17 @@ async def create_device_of_group(
     alias = Alias(*parts)
 
     async def create(conn: Connection) -> tuple[devices.Device, int]:
-        waiting = await inbox.group(conn, project, *parts)
-        blueprint_id = body.blueprint_id or await _chosen_blueprint(conn, project, waiting, body.new_blueprint)
+        waiting = await inbox.group(conn, tenant.project_id, *parts)
+        blueprint_id = body.blueprint_id or await _chosen_blueprint(
+            conn, tenant.project_id, waiting, body.new_blueprint
+        )
         name = body.name or plain_title(alias.alias)
         made = await devices.create(
-            conn, project, system_id=body.system_id, blueprint_id=blueprint_id, name=name, aliases=[alias]
+            conn, tenant.project_id, system_id=body.system_id, blueprint_id=blueprint_id, name=name, aliases=[alias]
         )
         return made, waiting.messages
 
-    row, messages = await context.database.run(create)
+    row, messages = await tenant.run(create)
     set_etag(response, row.revision)
     return MadeDevice(**Device.model_validate(row).model_dump(), messages=messages)
 
@@ -196,7 +199,7 @@ async def _blueprints(conn: Connection, project: str) -> list[tuple[str, dict[st
 @router.get("/rejects", responses={200: {"model": Page[RejectedRecord]}})
 async def list_rejects(
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     network_id: Annotated[str | None, Query(max_length=200, examples=["demo"])] = None,
     code: Annotated[str | None, Query(max_length=200, examples=["undecodable"])] = None,
     limit: Limit = 100,
@@ -205,31 +208,31 @@ async def list_rejects(
     """Records that did not decode, with their bytes and the reason, the newest first. Once the codec is mended,
     `POST /rejects/replay` decodes them again."""
     wanted = RejectFilter(network_id, code)
-    async with context.database.connection() as conn:
-        rows = await rejects.page(conn, project, wanted, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await rejects.page(conn, tenant.project_id, wanted, after=decode_cursor(cursor, int), limit=limit + 1)
     return raw_page(rows, limit, lambda row: row.seq, _rejected)
 
 
 @router.get("/rejects/groups", responses={200: {"model": RejectGroups}})
-async def group_rejects(context: Context, project: ReadableProject) -> Response:
+async def group_rejects(context: Context, tenant: InProject) -> Response:
     """Whose records do not decode, and why."""
-    async with context.database.connection() as conn:
-        rows = await rejects.groups(conn, project)
+    async with tenant.connection() as conn:
+        rows = await rejects.groups(conn, tenant.project_id)
     return raw_json({"count": len(rows), "items": rows, "next": None})
 
 
-@router.post("/rejects/{seq}/decode", responses={200: {"model": Decoding}})
+@router.post("/rejects/{seq}/decode", openapi_extra=needs("read"), responses={200: {"model": Decoding}})
 async def decode_reject(
     seq: Annotated[int, Path(ge=1, le=2**62, description="The reject's `seq`.", examples=[1])],
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     body: CodecTry | None = None,
 ) -> Response:
     """What its network's codec as it is now, or another one, makes of a rejected record. Nothing is changed."""
-    async with context.database.connection() as conn:
-        row = await rejects.get(conn, project, seq)
+    async with tenant.connection() as conn:
+        row = await rejects.get(conn, tenant.project_id, seq)
         try:
-            own = (await networks.get(conn, project, row.network_id)).spec
+            own = (await networks.get(conn, tenant.project_id, row.network_id)).spec
         except NotFoundError:
             own = CodecSpec(row.codec or "json")
     return tried(own if body is None else body.spec(own), row.codec, row.payload)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from cloud.api.context import Context
 from cloud.api.fields import Resource
 from cloud.api.pages import LIMIT_MAX, Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ReadableDevice
+from cloud.api.routing import resource
+from cloud.api.tenancy import AtDevice
 from cloud.db import misfits
 
-router = APIRouter(prefix="/devices", tags=["data"])
+router = resource("/devices", "data")
 
 
 class Misfit(Resource):
@@ -40,21 +41,21 @@ class MisfitCounts(Resource):
 
 
 @router.get("/{device}/misfits")
-async def list_misfits(context: Context, at: ReadableDevice, limit: Limit = 100, cursor: Cursor = None) -> Page[Misfit]:
+async def list_misfits(context: Context, at: AtDevice, limit: Limit = 100, cursor: Cursor = None) -> Page[Misfit]:
     """Values that did not fit the device's blueprint and were left out of their messages, with the reason, the newest
     first. The project's newest 10,000 are kept."""
-    async with context.database.connection() as conn:
-        rows = await misfits.page(conn, *at, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with at.tenant.connection() as conn:
+        rows = await misfits.page(conn, *at.place, after=decode_cursor(cursor, int), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.seq, Misfit.model_validate)
 
 
 @router.get("/{device}/misfits/counts")
 async def count_misfits(
     context: Context,
-    at: ReadableDevice,
+    at: AtDevice,
     limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most attributes to give.")] = LIMIT_MAX,
 ) -> MisfitCounts:
     """How many values of each attribute were ever left out."""
-    async with context.database.connection() as conn:
-        rows = await misfits.counts(conn, *at, limit)
+    async with at.tenant.connection() as conn:
+        rows = await misfits.counts(conn, *at.place, limit)
     return MisfitCounts(count=len(rows), items=[MisfitCount.model_validate(row) for row in rows])

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, Field
 
-from cloud.api.auth import Viewer
 from cloud.api.codec import Codec, shown, spec_of
 from cloud.api.context import Context
 from cloud.api.decoding import Decoding, Trying, tried
 from cloud.api.etag import ExpectedRevision, set_etag
-from cloud.api.fields import Body, ChosenId, CreatedAt, CredentialBody, Name, ProjectField, Resource, Revision, Title
+from cloud.api.fields import Body, ChosenId, CreatedAt, CredentialBody, Name, Resource, Revision, Title
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, WritableProject, project_of
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import networks, rejects
 from cloud.db.networks import NetworkChanges
 from cloud.db.secrets import new_secret, sha256_hex
@@ -23,7 +23,7 @@ from cloud.model.rejected import RejectFilter
 from protocols.codecs import CodecSpec, SpecError
 from protocols.codecs.layout import units_of
 
-router = APIRouter(prefix="/networks", tags=["networks"])
+router = resource("/networks", "networks")
 TALK: Final = "Whether its devices may subscribe to what others of them publish, where their protocol can (MQTT)."
 NetworkPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["demo"])]
 
@@ -34,7 +34,6 @@ class NewNetwork(Body):
     alias_key: Name = Field(default="serial", description="The alias key of devices that connect under a plain name.")
     codec: Codec = Field(default_factory=lambda: Codec())
     device_talk: bool = Field(default=False, description=TALK)
-    project_id: ProjectField = None
 
 
 class NetworkChange(Body):
@@ -73,24 +72,21 @@ class NetworkCredential(BaseModel):
 
 @router.get("")
 async def list_networks(
-    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
+    context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[Network]:
     """By id."""
-    async with context.database.connection() as conn:
-        rows = await networks.page(conn, project, after=decode_cursor(cursor, str), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await networks.page(conn, tenant.project_id, after=decode_cursor(cursor, str), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.id, _shown)
 
 
 @router.post("", status_code=201)
-async def create_network(
-    body: NewNetwork, context: Context, viewer: Viewer, response: Response, project_id: ProjectParameter = None
-) -> Network:
-    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
+async def create_network(body: NewNetwork, context: Context, tenant: InProject, response: Response) -> Network:
     spec = spec_of(body.codec)
-    row = await context.database.run(
+    row = await tenant.run(
         lambda conn: networks.create(
             conn,
-            project,
+            tenant.project_id,
             body.id,
             name=body.name,
             alias_key=body.alias_key,
@@ -103,11 +99,9 @@ async def create_network(
 
 
 @router.get("/{network_id}")
-async def get_network(
-    network_id: NetworkPath, context: Context, project: ReadableProject, response: Response
-) -> Network:
-    async with context.database.connection() as conn:
-        row = await networks.get(conn, project, network_id)
+async def get_network(network_id: NetworkPath, context: Context, tenant: InProject, response: Response) -> Network:
+    async with tenant.connection() as conn:
+        row = await networks.get(conn, tenant.project_id, network_id)
     set_etag(response, row.revision)
     return _shown(row)
 
@@ -117,7 +111,7 @@ async def change_network(
     network_id: NetworkPath,
     body: NetworkChange,
     context: Context,
-    project: WritableProject,
+    tenant: InProject,
     expected: ExpectedRevision,
     response: Response,
 ) -> Network:
@@ -132,48 +126,48 @@ async def change_network(
         changes["spec"] = spec_of(body.codec)
     if body.device_talk is not None:
         changes["device_talk"] = body.device_talk
-    row = await context.database.run(lambda conn: networks.update(conn, project, network_id, changes, expected))
+    row = await tenant.run(lambda conn: networks.update(conn, tenant.project_id, network_id, changes, expected))
     set_etag(response, row.revision)
     network = _shown(row)
     if body.codec is not None:
-        async with context.database.connection() as conn:
-            network.rejected_records, _ = await rejects.count(conn, project, RejectFilter(network_id))
+        async with tenant.connection() as conn:
+            network.rejected_records, _ = await rejects.count(conn, tenant.project_id, RejectFilter(network_id))
     return network
 
 
 @router.delete("/{network_id}", status_code=204)
 async def delete_network(
-    network_id: NetworkPath, context: Context, project: WritableProject, expected: ExpectedRevision
+    network_id: NetworkPath, context: Context, tenant: InProject, expected: ExpectedRevision
 ) -> None:
     """Refused while devices have aliases on it."""
-    await context.database.run(lambda conn: networks.delete(conn, project, network_id, expected))
+    await tenant.run(lambda conn: networks.delete(conn, tenant.project_id, network_id, expected))
 
 
-@router.post("/{network_id}/credentials", status_code=201)
+@router.post("/{network_id}/credentials", status_code=201, openapi_extra=needs("update", secret=True))
 async def create_network_credential(
-    network_id: NetworkPath, context: Context, project: WritableProject, body: CredentialBody | None = None
+    network_id: NetworkPath, context: Context, tenant: InProject, body: CredentialBody | None = None
 ) -> NetworkCredential:
     """A secret for devices that have none of their own, also for unknown ones: their messages wait in the inbox."""
     secret = new_secret()
     keep = body is None or body.keep_previous
-    row = await context.database.run(
-        lambda conn: networks.add_secret(conn, project, network_id, sha256_hex(secret), keep_previous=keep)
+    row = await tenant.run(
+        lambda conn: networks.add_secret(conn, tenant.project_id, network_id, sha256_hex(secret), keep_previous=keep)
     )
     return NetworkCredential(password=secret, credentials=2 if row.credentials == 2 else 1)
 
 
-@router.delete("/{network_id}/credentials", status_code=204)
-async def delete_network_credentials(network_id: NetworkPath, context: Context, project: WritableProject) -> None:
+@router.delete("/{network_id}/credentials", status_code=204, openapi_extra=needs("update"))
+async def delete_network_credentials(network_id: NetworkPath, context: Context, tenant: InProject) -> None:
     """From now on only devices with a credential of their own get in."""
-    await context.database.run(lambda conn: networks.clear_secrets(conn, project, network_id))
+    await tenant.run(lambda conn: networks.clear_secrets(conn, tenant.project_id, network_id))
 
 
-@router.post("/{network_id}/decode", responses={200: {"model": Decoding}})
-async def decode_payload(network_id: NetworkPath, body: Trying, context: Context, project: ReadableProject) -> Response:
+@router.post("/{network_id}/decode", openapi_extra=needs("read"), responses={200: {"model": Decoding}})
+async def decode_payload(network_id: NetworkPath, body: Trying, context: Context, tenant: InProject) -> Response:
     """What the network's codec, or another one, makes of a payload: its messages, or the byte and the reason. Nothing
     is recorded."""
-    async with context.database.connection() as conn:
-        row = await networks.get(conn, project, network_id)
+    async with tenant.connection() as conn:
+        row = await networks.get(conn, tenant.project_id, network_id)
     return tried(body.spec(row.spec), body.hint, body.bytes())
 
 

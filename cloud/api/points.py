@@ -6,24 +6,23 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from cloud import series
-from cloud.api.context import Context
 from cloud.api.history import EventRange
 from cloud.api.pages import Page, decode_cursor, text_page
+from cloud.api.routing import needs, resource
 from cloud.api.rows import Wanted, WantedRows, answer, responses
 from cloud.api.series import Filters, Paths, as_problem, scope_by
-from cloud.api.systems import SystemPath
-from cloud.api.tenancy import ReadableDevice, ReadableProject
+from cloud.api.tenancy import AtDevice, InProject, InSystem, SystemPath, Tenant
 from cloud.db import systems
 from cloud.db.points import VALUES_AT, Place, PointRow, place_of
 from cloud.model.buckets import AskedError
 from cloud.model.series import PointsQuestion, parse_filters, parse_paths
 from cloud.series import DEVICES_MAX, STEP_ROWS, Scope
 
-router = APIRouter(tags=["data"])
+router = resource("", "data")
 
 
 class PointsRow(BaseModel):
@@ -61,46 +60,47 @@ AskedPoints = Annotated[Asked, Depends(_asked)]
 _RESPONSES: Final = responses(Page[PointsRow])
 
 
-@router.get("/devices/{device}/points", responses=_RESPONSES)
+@router.get("/devices/{device}/points", openapi_extra=needs("history"), responses=_RESPONSES)
 async def get_device_points(
-    context: Context,
-    at: ReadableDevice,
+    at: AtDevice,
     asked: AskedPoints,
     wanted: WantedRows,
 ) -> Response:
     """What attributes of a device were in each message that has one of them. With `Accept: application/x-ndjson` or
     `text/csv` all of the range, one a line, without pages."""
-    return await _answer(context, Scope(at[0], (at[1],)), asked, wanted)
+    return await _answer(at.tenant, Scope(at.tenant.project_id, (at.id,)), asked, wanted)
 
 
-@router.get("/systems/{system_id}/points", responses=_RESPONSES)
+@router.get("/systems/{system_id}/points", openapi_extra=needs("history"), responses=_RESPONSES)
 async def get_system_points(
     system_id: SystemPath,
-    context: Context,
-    project: ReadableProject,
+    tenant: InSystem,
     asked: AskedPoints,
     wanted: WantedRows,
 ) -> Response:
     """The same of a system's devices, by device and time."""
-    async with context.database.connection() as conn:
-        await systems.get(conn, project, system_id)
-    scope = await scope_by(context, project, system_id, "device")
-    return await _answer(context, scope, asked, wanted)
+    async with tenant.connection() as conn:
+        await systems.get(conn, tenant.project_id, system_id)
+    return await _answer(tenant, await scope_by(tenant, system_id, "device"), asked, wanted)
 
 
-@router.get("/points", responses=_RESPONSES, description=f"The same of a project's devices, up to {DEVICES_MAX:,}.")
+@router.get(
+    "/points",
+    openapi_extra=needs("history"),
+    responses=_RESPONSES,
+    description=f"The same of a project's devices, up to {DEVICES_MAX:,}.",
+)
 async def get_project_points(
-    context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     asked: AskedPoints,
     wanted: WantedRows,
 ) -> Response:
-    return await _answer(context, await scope_by(context, project, None, "device"), asked, wanted)
+    return await _answer(tenant, await scope_by(tenant, None, "device"), asked, wanted)
 
 
-async def _answer(context: Context, scope: Scope, asked: Asked, wanted: Wanted) -> Response:
+async def _answer(tenant: Tenant, scope: Scope, asked: Asked, wanted: Wanted) -> Response:
     steps = series.points_of(
-        context.database,
+        tenant,
         scope,
         asked.question,
         descending=asked.descending,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Depends, Path, Request
 from pydantic import Field
 
-from cloud.api.auth import Viewer
+from cloud.api.auth import Principal
 from cloud.api.context import Context
 from cloud.api.fields import Body, ChosenId, CreatedAt, Resource, Title
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ID_PATTERN, forbidden, project_of
-from cloud.db import projects
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, Tenant, forbidden, tenant_of
+from cloud.db import audit, projects
+from cloud.db.database import Connection
 
-router = APIRouter(prefix="/projects", tags=["projects"])
+router = resource("/projects", "projects")
 ProjectPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["demo"])]
 
 
@@ -34,30 +36,42 @@ class Project(Resource):
     created_at: CreatedAt
 
 
-@router.get("")
-async def list_projects(context: Context, viewer: Viewer, limit: Limit = 100, cursor: Cursor = None) -> Page[Project]:
+@router.get("", openapi_extra=needs("user"))
+async def list_projects(
+    context: Context, principal: Principal, limit: Limit = 100, cursor: Cursor = None
+) -> Page[Project]:
     """Those that you see, by id."""
     async with context.database.connection() as conn:
-        rows = await projects.page(conn, viewer, after=decode_cursor(cursor, str), limit=limit + 1)
+        rows = await projects.page(conn, principal, after=decode_cursor(cursor, str), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.id, Project.model_validate)
 
 
-@router.post("", status_code=201)
-async def create_project(body: NewProject, context: Context, viewer: Viewer) -> Project:
+@router.post("", status_code=201, openapi_extra=needs("user"))
+async def create_project(body: NewProject, context: Context, principal: Principal) -> Project:
     """For administrators."""
-    if not viewer.admin:
+    if not principal.admin:
         raise forbidden("only an administrator may create projects")
-    return Project.model_validate(await context.database.run(lambda conn: projects.create(conn, body.id, body.name)))
+
+    async def create(conn: Connection) -> projects.Project:
+        await audit.act_as(conn, principal.actor)
+        return await projects.create(conn, body.id, body.name)
+
+    return Project.model_validate(await context.database.run(create))
 
 
-@router.get("/{project_id}")
-async def get_project(project_id: ProjectPath, context: Context, viewer: Viewer) -> Project:
-    project = await project_of(context, viewer, project_id)
-    async with context.database.connection() as conn:
-        return Project.model_validate(await projects.get(conn, project))
+async def _named(request: Request, context: Context, principal: Principal, project_id: ProjectPath) -> Tenant:
+    return await tenant_of(request, context, principal, project_id)
 
 
-@router.patch("/{project_id}")
-async def change_project(project_id: ProjectPath, body: ProjectChange, context: Context, viewer: Viewer) -> Project:
-    project = await project_of(context, viewer, project_id, to_write=True)
-    return Project.model_validate(await context.database.run(lambda conn: projects.rename(conn, project, body.name)))
+Named = Annotated[Tenant, Depends(_named)]
+
+
+@router.get("/{project_id}", openapi_extra=needs("read", anywhere=True))
+async def get_project(tenant: Named) -> Project:
+    async with tenant.connection() as conn:
+        return Project.model_validate(await projects.get(conn, tenant.project_id))
+
+
+@router.patch("/{project_id}", openapi_extra=needs("administer"))
+async def change_project(tenant: Named, body: ProjectChange) -> Project:
+    return Project.model_validate(await tenant.run(lambda conn: projects.rename(conn, tenant.project_id, body.name)))

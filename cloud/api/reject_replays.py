@@ -5,19 +5,19 @@ from __future__ import annotations
 import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import BaseModel, Field
 
-from cloud.api.auth import Viewer
 from cloud.api.codec import Word
 from cloud.api.context import Context
-from cloud.api.fields import Body, ProjectField
+from cloud.api.fields import Body
 from cloud.api.pages import Cursor, Limit, Page, decode_cursor, make_page
-from cloud.api.tenancy import ID_PATTERN, ProjectParameter, ReadableProject, project_of
+from cloud.api.routing import resource
+from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import reject_replays
 from cloud.model.rejected import RejectFilter, RejectReplay
 
-router = APIRouter(prefix="/rejects/replay", tags=["data"])
+router = resource("/rejects/replay", "data")
 
 Moment = Annotated[int, Field(ge=-(2**53), le=2**53, description="Unix milliseconds.")]
 
@@ -29,7 +29,6 @@ class NewReplay(Body):
     code: Word | None = Field(default=None, examples=["undecodable"])
     since_time: Moment | None = Field(default=None, description="Received then or later.")
     until_time: Moment | None = Field(default=None, description="Received before.")
-    project_id: ProjectField = None
 
 
 class Replay(BaseModel):
@@ -49,33 +48,28 @@ class Replay(BaseModel):
 
 
 @router.post("", status_code=201)
-async def create_replay(
-    body: NewReplay, context: Context, viewer: Viewer, project_id: ProjectParameter = None
-) -> Replay:
+async def create_replay(body: NewReplay, context: Context, tenant: InProject) -> Replay:
     """Begins to decode rejects again, with the codecs that their networks have now. Each becomes the messages that it
     would have become the first time, once, however often this is asked for."""
-    project = await project_of(context, viewer, body.project_id or project_id, to_write=True)
     wanted = RejectFilter(body.network_id, body.code, body.since_time, body.until_time)
-    return _shown(await context.database.run(lambda conn: reject_replays.create(conn, project, wanted)))
+    return _shown(await tenant.run(lambda conn: reject_replays.create(conn, tenant.project_id, wanted)))
 
 
 @router.get("")
-async def list_replays(
-    context: Context, project: ReadableProject, limit: Limit = 100, cursor: Cursor = None
-) -> Page[Replay]:
+async def list_replays(context: Context, tenant: InProject, limit: Limit = 100, cursor: Cursor = None) -> Page[Replay]:
     """The newest first."""
-    async with context.database.connection() as conn:
-        rows = await reject_replays.page(conn, project, after=decode_cursor(cursor, int), limit=limit + 1)
+    async with tenant.connection() as conn:
+        rows = await reject_replays.page(conn, tenant.project_id, after=decode_cursor(cursor, int), limit=limit + 1)
     return make_page(rows, limit, lambda row: row.number, _shown)
 
 
 @router.get("/{number}")
 async def get_replay(
-    number: Annotated[int, Path(ge=1, le=2**62, examples=[7])], context: Context, project: ReadableProject
+    number: Annotated[int, Path(ge=1, le=2**62, examples=[7])], context: Context, tenant: InProject
 ) -> Replay:
     """How far it is."""
-    async with context.database.connection() as conn:
-        return _shown(await reject_replays.get(conn, project, number))
+    async with tenant.connection() as conn:
+        return _shown(await reject_replays.get(conn, tenant.project_id, number))
 
 
 def _shown(row: RejectReplay) -> Replay:

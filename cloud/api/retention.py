@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from cloud.api.context import Context
 from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.fields import Body, Name
-from cloud.api.tenancy import ID_PATTERN, ReadableProject, WritableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import retention
 from cloud.model.retention import ATTRIBUTES_MAX, BLUEPRINTS_MAX, DAYS_MAX
 from cloud.model.retention import Retention as Rules
 
-router = APIRouter(prefix="/retention", tags=["retention"])
+router = resource("/retention", "retention")
 
 Days = Annotated[int | None, Field(ge=1, le=DAYS_MAX, description="null: for ever.")]
 
@@ -58,20 +59,20 @@ class Retention(Body):
 
 
 @router.get("", response_model_exclude_unset=True)
-async def get_retention(context: Context, project: ReadableProject, response: Response) -> Retention:
+async def get_retention(context: Context, tenant: InProject, response: Response) -> Retention:
     """The project's rules; without any, all is kept."""
-    async with context.database.connection() as conn:
-        return _shown(*await retention.get(conn, project), response)
+    async with tenant.connection() as conn:
+        return _shown(*await retention.get(conn, tenant.project_id), response)
 
 
-@router.put("", response_model_exclude_unset=True)
+@router.put("", response_model_exclude_unset=True, openapi_extra=needs("administer"))
 async def put_retention(
-    body: Retention, context: Context, project: WritableProject, expected: ExpectedRevision, response: Response
+    body: Retention, context: Context, tenant: InProject, expected: ExpectedRevision, response: Response
 ) -> Retention:
     """In place of all rules that there were: what is left out is kept for ever. `POST /curator/runs` with `dry_run`
     tells what the next run would let go."""
     asked = msgspec.convert(body.model_dump(exclude_unset=True), Rules)
-    rules, revision = await context.database.run(lambda conn: retention.put(conn, project, asked, expected))
+    rules, revision = await tenant.run(lambda conn: retention.put(conn, tenant.project_id, asked, expected))
     return _shown(rules, revision, response)
 
 

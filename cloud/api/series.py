@@ -6,23 +6,23 @@ from functools import partial
 from typing import Annotated, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from cloud import series
-from cloud.api.context import ApiContext, Context
+from cloud.api.context import Context
 from cloud.api.pages import Page, decode_cursor, raw_page
 from cloud.api.problems import Problem, invalid
+from cloud.api.routing import needs, resource
 from cloud.api.rows import Wanted, WantedRows, answer, responses
-from cloud.api.systems import SystemPath
-from cloud.api.tenancy import ReadableDevice, ReadableProject
+from cloud.api.tenancy import AtDevice, InProject, InSystem, SystemPath, Tenant
 from cloud.api.times import FROM_MIN_MS, span_ms, time_ms
 from cloud.db import systems
 from cloud.model.buckets import AskedError
 from cloud.model.series import FILTERS_MAX, FUNCTIONS_MAX, HOLD_DEFAULT_MS, PATHS_MAX, Question, Row, ask
 from cloud.series import DEVICES_MAX, Place, Scope
 
-router = APIRouter(tags=["data"])
+router = resource("", "data")
 
 _encode: Final = msgspec.json.Encoder()
 
@@ -159,63 +159,64 @@ By = Annotated[
 _RESPONSES: Final = responses(Page[BucketRow])
 
 
-@router.get("/devices/{device}/series", responses=_RESPONSES)
+@router.get("/devices/{device}/series", openapi_extra=needs("history"), responses=_RESPONSES)
 async def get_device_series(
-    context: Context,
-    at: ReadableDevice,
+    at: AtDevice,
     asked: AskedSeries,
     wanted: WantedRows,
 ) -> Response:
     """What attributes of a device were, in buckets: by path, then time. With `Accept: application/x-ndjson` or
     `text/csv` all rows, one a line, without pages."""
-    return await _answer(context, Scope(at[0], (at[1],)), asked, wanted)
+    return await _answer(at.tenant, Scope(at.tenant.project_id, (at.id,)), asked, wanted)
 
 
-@router.get("/systems/{system_id}/series", responses=_RESPONSES)
+@router.get("/systems/{system_id}/series", openapi_extra=needs("history"), responses=_RESPONSES)
 async def get_system_series(
     system_id: SystemPath,
-    context: Context,
-    project: ReadableProject,
+    tenant: InSystem,
     asked: AskedSeries,
     wanted: WantedRows,
     by: By = "device",
 ) -> Response:
     """The same of a system's devices, by device, path and time, or of all of them together."""
-    async with context.database.connection() as conn:
-        await systems.get(conn, project, system_id)
-    scope = await scope_by(context, project, system_id, by)
-    return await _answer(context, scope, asked, wanted)
+    async with tenant.connection() as conn:
+        await systems.get(conn, tenant.project_id, system_id)
+    return await _answer(tenant, await scope_by(tenant, system_id, by), asked, wanted)
 
 
-@router.get("/series", responses=_RESPONSES, description=f"The same of a project's devices, up to {DEVICES_MAX:,}.")
+@router.get(
+    "/series",
+    openapi_extra=needs("history"),
+    responses=_RESPONSES,
+    description=f"The same of a project's devices, up to {DEVICES_MAX:,}.",
+)
 async def get_project_series(
-    context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     asked: AskedSeries,
     wanted: WantedRows,
     by: By = "device",
 ) -> Response:
-    return await _answer(context, await scope_by(context, project, None, by), asked, wanted)
+    return await _answer(tenant, await scope_by(tenant, None, by), asked, wanted)
 
 
-async def scope_by(context: ApiContext, project: str, system_id: str | None, by: str) -> Scope:
+async def scope_by(tenant: Tenant, system_id: str | None, by: str) -> Scope:
     try:
-        return await series.scope_of(context.database, project, system_id, together=by == "all")
+        return await series.scope_of(tenant, tenant.project_id, system_id, together=by == "all")
     except AskedError as error:
         raise as_problem(error) from None
 
 
-async def _answer(context: ApiContext, scope: Scope, asked: Asked, wanted: Wanted) -> Response:
+async def _answer(tenant: Tenant, scope: Scope, asked: Asked, wanted: Wanted) -> Response:
     try:
         series.check(asked.question, together=scope.together)
     except AskedError as error:
         raise as_problem(error) from None
     after = decode_cursor(wanted.cursor, Place)
-    lossy = await series.lossy(context.database, scope, asked.question.buckets)
+    lossy = await series.lossy(tenant, scope, asked.question.buckets)
     shown = partial(series.told, asked.question, asked.names, lossy)
     return await answer(
         wanted,
-        series.rows_of(context.database, scope, asked.question, descending=asked.descending, after=after),
+        series.rows_of(tenant, scope, asked.question, descending=asked.descending, after=after),
         page=lambda rows: raw_page(rows, wanted.limit, _place, shown),
         lines=lambda rows: _encode.encode_lines(map(shown, rows)),
         columns=("device", "path", "start_time", "end_time", "gap", "filled", *asked.question.functions),

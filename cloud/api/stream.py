@@ -14,18 +14,18 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
-from cloud.api.auth import Viewer
 from cloud.api.context import ApiContext, Context
 from cloud.api.problems import Problem
-from cloud.api.tenancy import DeviceAt, ProjectParameter, ReadableProject, device_at
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import InProject, device_at
 from protocols.shipment import MessageBatch
 from sync.bus.contract import BusError
 from tidegate.logs import get_logger
 
-router = APIRouter(prefix="/stream", tags=["data"])
+router = resource("/stream", "data")
 
 EVENTS_MAX: Final = 2000
 """Messages that wait for one client: a second of a busy project, which a healthy connection takes in a moment."""
@@ -44,6 +44,16 @@ _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """Line ends in JSON text are white space; in an event they would end the field."""
 
 log = get_logger("cloud.api.stream")
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a client gets to see."""
+
+    project_id: str
+    device_ids: frozenset[int] | None = None
+    """None: of all devices."""
+    system_ids: frozenset[str] | None = None
+    """None: of all systems."""
 
 
 class Mailbox:
@@ -81,18 +91,22 @@ class Mailbox:
 
 
 async def _devices(
+    request: Request,
     context: Context,
-    viewer: Viewer,
-    project_id: ProjectParameter = None,
+    tenant: InProject,
     device: Annotated[
         list[str] | None, Query(max_length=DEVICES_MAX, description="Only these: ids or `network:key:alias`.")
     ] = None,
-) -> list[DeviceAt]:
-    return [await device_at(context, viewer, ref, project_id) for ref in device or ()]
+) -> frozenset[int] | None:
+    if not device:
+        return None
+    found = [await device_at(request, context, tenant.principal, ref, tenant.project_id) for ref in device]
+    return frozenset(at.id for at in found)
 
 
 @router.get(
     "",
+    openapi_extra=needs("read", anywhere=True),
     response_class=StreamingResponse,
     responses={
         200: {
@@ -102,24 +116,25 @@ async def _devices(
     },
 )
 async def stream(
-    context: Context, project: ReadableProject, devices: Annotated[list[DeviceAt], Depends(_devices)]
+    context: Context, tenant: InProject, device_ids: Annotated[frozenset[int] | None, Depends(_devices)]
 ) -> StreamingResponse:
     """Messages from now on, as server-sent events."""
     if context.streams >= STREAMS_MAX:
         raise Problem(
             503, "too-many-streams", "Too many streams", "too many clients read the live stream", limit=STREAMS_MAX
         )
-    device_ids = frozenset(device_id for at_project, device_id in devices if at_project == project)
+    systems = tenant.systems("read")
+    wanted = Wanted(tenant.project_id, device_ids, None if systems is None else frozenset(systems))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     # fastapi's own server-sent events cost a validated object and an await a message; these go out by the batch.
-    events = _events(context, project, device_ids if devices else None)
+    events = _events(context, wanted)
     return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
 
-async def _events(context: ApiContext, project: str, device_ids: frozenset[int] | None) -> AsyncIterator[bytes]:
+async def _events(context: ApiContext, wanted: Wanted) -> AsyncIterator[bytes]:
     mailbox = Mailbox()
     context.streams += 1
-    pump = asyncio.create_task(_pump(context, project, device_ids, mailbox))
+    pump = asyncio.create_task(_pump(context, wanted, mailbox))
     try:
         ends_s = asyncio.get_running_loop().time() + STREAM_S_MAX
         yield b": live from here\n\n"
@@ -131,23 +146,24 @@ async def _events(context: ApiContext, project: str, device_ids: frozenset[int] 
         await asyncio.gather(pump, return_exceptions=True)
 
 
-async def _pump(context: ApiContext, project: str, device_ids: frozenset[int] | None, mailbox: Mailbox) -> None:
+async def _pump(context: ApiContext, wanted: Wanted, mailbox: Mailbox) -> None:
     try:
-        async for batch in context.live.subscribe([project]):
-            mailbox.put(events_of(batch, project, device_ids))
+        async for batch in context.live.subscribe([wanted.project_id]):
+            mailbox.put(events_of(batch, wanted))
     except BusError as error:
-        log.warning("live stream ended", project=project, reason=str(error))
+        log.warning("live stream ended", project=wanted.project_id, reason=str(error))
     finally:
         mailbox.put(())
 
 
-def events_of(batch: MessageBatch, project: str, device_ids: frozenset[int] | None) -> list[bytes]:
-    """The batch's messages of known devices of the project (of those devices, if any are named), as events."""
+def events_of(batch: MessageBatch, wanted: Wanted) -> list[bytes]:
+    """The batch's messages of known devices that are wanted, as events."""
     names = [
         None
-        if target.project_id != project
+        if target.project_id != wanted.project_id
         or not target.device_id
-        or (device_ids is not None and target.device_id not in device_ids)
+        or (wanted.device_ids is not None and target.device_id not in wanted.device_ids)
+        or (wanted.system_ids is not None and target.system_id not in wanted.system_ids)
         else {
             "device_id": target.device_id,
             "project_id": target.project_id,

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Body, Response
+from fastapi import Body, Response
 from pydantic import BaseModel, Field
 
 from cloud.api.context import Context
 from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.problems import Problem, invalid
-from cloud.api.tenancy import ReadableDevice, WritableDevice
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import AtDevice
 from cloud.db import commands, devices, twins
 from cloud.db.commands import TooManyError
 from cloud.db.twins import Twin as TwinRow
 from cloud.model.twin import DEPTH_MAX, depth
 from protocols.messages import CommandState
 
-router = APIRouter(prefix="/devices", tags=["commands"])
+router = resource("/devices", "commands")
 
 PATCH_BYTES_MAX: Final = 16 * 1024
 """Of one change: hundreds of settings."""
@@ -49,16 +50,16 @@ class Twin(BaseModel):
 
 
 @router.get("/{device}/twin")
-async def get_twin(context: Context, at: ReadableDevice, response: Response) -> Twin:
-    async with context.database.transaction(isolation="repeatable_read", readonly=True) as conn:
-        await devices.get(conn, *at)
-        row = await twins.get(conn, *at)
-    return _shown(at[1], row, response)
+async def get_twin(context: Context, at: AtDevice, response: Response) -> Twin:
+    async with at.tenant.transaction(isolation="repeatable_read", readonly=True) as conn:
+        await devices.get(conn, *at.place)
+        row = await twins.get(conn, *at.place)
+    return _shown(at.id, row, response)
 
 
-@router.patch("/{device}/twin")
+@router.patch("/{device}/twin", openapi_extra=needs("command"))
 async def change_twin(
-    context: Context, at: WritableDevice, patch: Patch, expected: ExpectedRevision, response: Response
+    context: Context, at: AtDevice, patch: Patch, expected: ExpectedRevision, response: Response
 ) -> Twin:
     """What is not reported as desired is sent to the device, as command `twin` with
     `{"version": …, "desired": {…}}`. While the device is away, only the newest version waits."""
@@ -68,7 +69,7 @@ async def change_twin(
     if depth(patch) > DEPTH_MAX:
         raise invalid("body", "is nested too deeply", limit=DEPTH_MAX)
     try:
-        row = await context.database.run(lambda conn: twins.change(conn, *at, patch, now_ms, expected))
+        row = await at.tenant.run(lambda conn: twins.change(conn, *at.place, patch, now_ms, expected))
     except twins.TooLargeError as error:
         raise invalid("body", str(error), limit=twins.DESIRED_BYTES_MAX) from None
     except TooManyError as error:
@@ -76,7 +77,7 @@ async def change_twin(
             409, "too-many-commands", "Too many commands", str(error), limit=commands.OPEN_MAX,
             remedy="wait until they are delivered or expire, or cancel some",
         ) from None  # fmt: skip
-    return _shown(at[1], row, response)
+    return _shown(at.id, row, response)
 
 
 def _shown(device_id: int, row: TwinRow, response: Response) -> Twin:

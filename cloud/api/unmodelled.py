@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from cloud.api.blueprints import ATTRIBUTES_MAX, Blueprint, BlueprintPath, shown
@@ -14,7 +14,8 @@ from cloud.api.etag import ExpectedRevision, set_etag
 from cloud.api.fields import Body, Name
 from cloud.api.pages import raw_json
 from cloud.api.problems import invalid
-from cloud.api.tenancy import ReadableProject, WritableProject
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import InProject
 from cloud.db import blueprints, unmodelled
 from cloud.db.database import Connection
 from cloud.model.attribute import Attribute, AttributeType
@@ -22,7 +23,7 @@ from cloud.model.blueprint import DeclarationError, checked
 from cloud.model.unmodelled import Unmodelled
 from protocols.limits import NAME_BYTES_MAX
 
-router = APIRouter(prefix="/blueprints", tags=["blueprints"])
+router = resource("/blueprints", "blueprints")
 
 
 class UnmodelledPath(BaseModel):
@@ -49,11 +50,11 @@ class Adoption(Body):
 
 
 @router.get("/{blueprint_id}/unmodelled", responses={200: {"model": UnmodelledPaths}})
-async def list_unmodelled(blueprint_id: BlueprintPath, context: Context, project: ReadableProject) -> Response:
+async def list_unmodelled(blueprint_id: BlueprintPath, context: Context, tenant: InProject) -> Response:
     """What its devices' current values hold that the blueprint does not name, what most devices have first: up to 1,000
     paths, of the newest 10,000 devices."""
-    async with context.database.connection() as conn:
-        found = await unmodelled.of_blueprint(conn, await blueprints.get(conn, project, blueprint_id))
+    async with tenant.connection() as conn:
+        found = await unmodelled.of_blueprint(conn, await blueprints.get(conn, tenant.project_id, blueprint_id))
     items = [
         {
             "name": one.name,
@@ -67,11 +68,11 @@ async def list_unmodelled(blueprint_id: BlueprintPath, context: Context, project
     return raw_json({"count": len(items), "items": items, "next": None})
 
 
-@router.post("/{blueprint_id}/unmodelled")
+@router.post("/{blueprint_id}/unmodelled", openapi_extra=needs("update"))
 async def adopt_unmodelled(
     blueprint_id: BlueprintPath,
     context: Context,
-    project: WritableProject,
+    tenant: InProject,
     expected: ExpectedRevision,
     response: Response,
     body: Adoption | None = None,
@@ -79,7 +80,7 @@ async def adopt_unmodelled(
     """Adds them to the blueprint, with the types that they are seen with."""
 
     async def adopt(conn: Connection) -> blueprints.Blueprint:
-        held = await blueprints.get(conn, project, blueprint_id)
+        held = await blueprints.get(conn, tenant.project_id, blueprint_id)
         found = {one.name: one for one in await unmodelled.of_blueprint(conn, held)}
         wanted = list(found) if body is None or body.names is None else body.names
         is_all = body is None or body.names is None
@@ -92,10 +93,10 @@ async def adopt_unmodelled(
         except DeclarationError as error:
             raise invalid(f"names.{error.attribute}", error.detail, limit=error.limit) from None
         return await blueprints.update(
-            conn, project, blueprint_id, changes, held.revision if expected is None else expected
+            conn, tenant.project_id, blueprint_id, changes, held.revision if expected is None else expected
         )
 
-    row = await context.database.run(adopt)
+    row = await tenant.run(adopt)
     set_etag(response, row.revision)
     return shown(row)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from cloud import where
 from cloud.api.context import Context
 from cloud.api.pages import raw_json
 from cloud.api.problems import invalid
-from cloud.api.tenancy import ReadableProject
+from cloud.api.routing import resource
+from cloud.api.tenancy import InProject
 from cloud.api.times import time_ms
 from cloud.model.where import STATES
 from sync.registry import Alias
 
-router = APIRouter(prefix="/where", tags=["data"])
+router = resource("/where", "data")
 
 
 class Place(BaseModel):
@@ -39,7 +40,7 @@ class Places(BaseModel):
 @router.get("", responses={200: {"model": Places}})
 async def get_where(
     context: Context,
-    project: ReadableProject,
+    tenant: InProject,
     id: Annotated[  # the parameter's name
         str | None,
         Query(max_length=80, description="A message's id, or a record as `epoch/number`, as the API shows them."),
@@ -58,7 +59,7 @@ async def get_where(
         if device is not None or time is not None:
             raise invalid("id", "goes with neither device nor time")
         try:
-            places = await where.by_id(context.database, project, id)
+            places = await where.by_id(tenant, tenant.project_id, id)
         except ValueError:
             remedy = "give a message's id or a record as epoch/number, as history, inbox and rejects show them"
             raise invalid("id", f"{id!r} is no message and no record", remedy=remedy) from None
@@ -68,5 +69,5 @@ async def get_where(
         parts = device.split(":", 2)
         if len(parts) != 3 or not all(parts):
             raise invalid("device", f"{device!r} is no alias", remedy="write it as network:key:alias")
-        places = await where.by_device(context.database, project, Alias(*parts), time_ms(time, "time"))
+        places = await where.by_device(tenant, tenant.project_id, Alias(*parts), time_ms(time, "time"))
     return raw_json({"count": len(places), "items": places})

@@ -61,13 +61,6 @@ class Report(msgspec.Struct, frozen=True):
     time: int
 
 
-class KeyReusedError(RowError):
-    """The idempotency key stands for another command."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"idempotency key {key} was used for another command of this device")
-
-
 class TooManyError(RowError):
     def __init__(self) -> None:
         super().__init__(f"{OPEN_MAX} commands of this device are pending or sent")
@@ -87,23 +80,13 @@ async def create(
     payload: bytes,
     deadline: int,
     now_ms: int,
-    key: str | None = None,
-) -> tuple[CommandRow, bool]:
-    """The command, and whether it is new: the same key gives the same command. Whoever tells its gateway is woken.
-    Raises NotFoundError (the device), KeyReusedError, TooManyError."""
+) -> CommandRow:
+    """Whoever tells its gateway is woken. Raises NotFoundError (the device), TooManyError."""
     found = await conn.fetchval(
         "SELECT id FROM device WHERE project_id = $1 AND id = $2 FOR NO KEY UPDATE", project_id, device_id
     )
     if found is None:
         raise NotFoundError("device", device_id)
-    if key is not None:
-        row = await conn.fetchrow(
-            f"SELECT {_COLUMNS} FROM command WHERE device_id = $1 AND idempotency_key = $2", device_id, key
-        )
-        if row:
-            if (row["name"], row["payload"]) != (name, payload):
-                raise KeyReusedError(key)
-            return _command(row), False
     count = await conn.fetchval(
         """SELECT count(*) FROM command WHERE project_id = $1 AND device_id = $2 AND state IN ('pending', 'sent')""",
         project_id,
@@ -113,9 +96,8 @@ async def create(
         raise TooManyError
     gateway_id = await gateway_of(conn, project_id, device_id)
     row = await conn.fetchrow(
-        f"""INSERT INTO command (id, project_id, device_id, name, payload, deadline, created, idempotency_key,
-                gateway_id, state_time)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $7) RETURNING {_COLUMNS}""",
+        f"""INSERT INTO command (id, project_id, device_id, name, payload, deadline, created, gateway_id, state_time)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7) RETURNING {_COLUMNS}""",
         uuid.uuid4(),
         project_id,
         device_id,
@@ -123,12 +105,12 @@ async def create(
         payload,
         deadline,
         now_ms,
-        key,
         gateway_id,
     )
     if gateway_id is not None:
         await notify(conn, project_id, gateway_id)
-    return _command(row), True
+    assert row is not None
+    return _command(row)
 
 
 async def gateway_of(conn: Connection, project_id: str, device_id: int) -> str | None:

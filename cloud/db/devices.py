@@ -52,6 +52,8 @@ class DeviceFilter(msgspec.Struct, frozen=True):
     """Devices with exactly this alias, on any network, under any key."""
     starts_with: str | None = None
     """Devices whose name, or an alias, starts so."""
+    of_systems: list[str] | None = None
+    """Devices in these: what the caller may see."""
 
 
 _route: Final = msgspec.json.Decoder(Route).decode
@@ -68,6 +70,7 @@ _PAGE: Final = f"""{_SELECT}
            OR d.id IN (SELECT device_id FROM alias WHERE project_id = $1 AND lower(alias) = lower($7)))
       AND ($8::text IS NULL OR lower(d.name) LIKE $8
            OR d.id IN (SELECT device_id FROM alias WHERE project_id = $1 AND lower(alias) LIKE $8))
+      AND ($9::text[] IS NULL OR d.system_id = ANY ($9))
     ORDER BY d.id LIMIT $3"""
 
 
@@ -108,18 +111,19 @@ async def get(conn: Connection, project_id: str, device_id: int) -> Device:
     return _device(row)
 
 
-async def find(conn: Connection, project_id: str, alias: Alias) -> int:
-    """The id of the device that is known by this alias. Raises NotFoundError."""
-    found: int | None = await conn.fetchval(
-        "SELECT device_id FROM alias WHERE project_id = $1 AND network_id = $2 AND alias_key = $3 AND alias = $4",
+async def find(conn: Connection, project_id: str, alias: Alias) -> tuple[int, str]:
+    """(id, system) of the device that is known by this alias. Raises NotFoundError."""
+    row = await conn.fetchrow(
+        """SELECT d.id, d.system_id FROM alias a JOIN device d ON d.id = a.device_id
+           WHERE a.project_id = $1 AND a.network_id = $2 AND a.alias_key = $3 AND a.alias = $4""",
         project_id,
         alias.network_id,
         alias.alias_key,
         alias.alias,
     )
-    if found is None:
+    if row is None:
         raise NotFoundError("device", ":".join((alias.network_id, alias.alias_key, alias.alias)))
-    return found
+    return row["id"], row["system_id"]
 
 
 async def page(
@@ -140,6 +144,7 @@ async def page(
         wanted.network_id,
         wanted.alias,
         prefix,
+        wanted.of_systems,
     )
     return [_device(row) for row in found]
 

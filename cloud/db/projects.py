@@ -10,7 +10,7 @@ from cloud.db import sources
 from cloud.db.database import Connection
 from cloud.db.errors import NotFoundError, TakenError, violations
 from cloud.db.revision import CHANNEL
-from cloud.db.tenancy import VISIBLE, Viewer
+from cloud.db.tenancy import VISIBLE, Principal
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -42,13 +42,14 @@ async def get(conn: Connection, project_id: str) -> Project:
     return Project(**dict(row))
 
 
-async def page(conn: Connection, viewer: Viewer, *, after: str | None = None, limit: int) -> list[Project]:
-    """Those that the viewer sees, by id."""
+async def page(conn: Connection, principal: Principal, *, after: str | None = None, limit: int) -> list[Project]:
+    """Those that the principal sees, by id."""
     found = await conn.fetch(
         f"""SELECT id, name, revision, created_at FROM project p
-            WHERE {VISIBLE} AND ($3::text IS NULL OR id > $3) ORDER BY id LIMIT $4""",
-        viewer.admin,
-        viewer.user_id,
+            WHERE {VISIBLE} AND ($4::text IS NULL OR id > $4) ORDER BY id LIMIT $5""",
+        principal.admin,
+        principal.user_id,
+        principal.project_id,
         after,
         limit,
     )

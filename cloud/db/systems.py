@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 
 import msgspec
 
@@ -39,13 +40,17 @@ async def get(conn: Connection, project_id: str, system_id: str) -> System:
     return System(**dict(row))
 
 
-async def page(conn: Connection, project_id: str, *, after: str | None = None, limit: int) -> list[System]:
-    """By id."""
+async def page(
+    conn: Connection, project_id: str, only: Sequence[str] | None, *, after: str | None = None, limit: int
+) -> list[System]:
+    """By id. `only`: of these ids; None: all."""
     found = await conn.fetch(
-        "SELECT * FROM system WHERE project_id = $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3",
+        """SELECT * FROM system WHERE project_id = $1 AND ($2::text IS NULL OR id > $2)
+           AND ($4::text[] IS NULL OR id = ANY ($4)) ORDER BY id LIMIT $3""",
         project_id,
         after,
         limit,
+        only,
     )
     return [System(**dict(row)) for row in found]
 

@@ -98,7 +98,7 @@ async def change(
     await commands.supersede(conn, project_id, device_id, COMMAND, SUPERSEDED, now_ms)
     command_id = None
     if wanted:
-        row, _ = await commands.create(
+        row = await commands.create(
             conn,
             project_id,
             device_id,

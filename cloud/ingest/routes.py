@@ -8,16 +8,17 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import BaseModel, Field
 
-from cloud.api.auth import viewer_of
+from cloud.api.auth import bearer, principal_of
 from cloud.api.context import ApiContext
 from cloud.api.fields import Name
 from cloud.api.problems import Problem, invalid
-from cloud.api.tenancy import ID_PATTERN, ProjectParameter, project_of
+from cloud.api.routing import needs, resource
+from cloud.api.tenancy import ID_PATTERN, ProjectParameter, tenant_seen
 from cloud.db import sources
 from cloud.db.database import DatabaseError
 from cloud.db.errors import NotFoundError
@@ -38,9 +39,8 @@ WITHIN_S_MAX: Final = 30.0
 
 PREFIX: Final = "/api/v1"
 
-router = APIRouter(prefix=PREFIX, tags=["messages"])
+router = resource(PREFIX, "messages")
 _messages: Final = msgspec.json.Decoder(IngestMessage | list[IngestMessage])
-_bearer = HTTPBearer(auto_error=False, description="The token that POST /api/v1/session gives.")
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -66,9 +66,9 @@ class Ingest:
 
     async def _look(self, asked: tuple[str | None, str | None]) -> Admitted:
         token, wanted = asked
-        viewer = await viewer_of(self._context, token)
-        project_id = await project_of(self._context, viewer, wanted, to_write=True)
-        return Admitted(project_id, await self._source(project_id))
+        tenant = await tenant_seen(self._context, await principal_of(self._context, token), wanted)
+        tenant.need("ingest")
+        return Admitted(tenant.project_id, await self._source(tenant.project_id))
 
     async def _source(self, project_id: str) -> int:
         database = self._context.database
@@ -101,7 +101,7 @@ async def _ingest(request: Request) -> Ingest:
 
 
 IngestHere = Annotated[Ingest, Depends(_ingest)]
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 Wait = Annotated[
     Literal["stored"] | None,
     Query(description="stored: the answer comes once it is known what has become of each record, and says it."),
@@ -130,7 +130,7 @@ _PAYLOAD: Final[dict[str, Any]] = {
     "/messages",
     summary="Send one message or many",
     responses={200: {"model": Result | list[Result]}},
-    openapi_extra=_BODY,
+    openapi_extra=needs("ingest") | _BODY,
 )
 async def post_messages(
     request: Request,
@@ -152,7 +152,7 @@ async def post_messages(
     "/ingest/{network_id}/{alias_key}/{alias:path}",
     summary="Send one payload as it is",
     responses={200: {"model": Result}},
-    openapi_extra=_PAYLOAD,
+    openapi_extra=needs("ingest") | _PAYLOAD,
 )
 async def post_payload(
     request: Request,

@@ -30,15 +30,15 @@ async def furnish(api: CloudApi, state: DemoState, devices: int, keep: Callable[
     cut off forgets none."""
     project, network = state.project, state.network
     await api.create("/projects", {"id": project, "name": "Demonstration"})
-    await api.create("/systems", {"project_id": project, "id": SYSTEM, "name": "Harbour"})
+    await api.create(f"/systems?project_id={project}", {"id": SYSTEM, "name": "Harbour"})
     codec = {"codec": "json", "key_paths": list(KEY_PATHS), "time_path": "time"}
     await api.create(
-        "/networks",
-        {"project_id": project, "id": network, "name": "Demo devices", "alias_key": state.alias_key, "codec": codec},
+        f"/networks?project_id={project}",
+        {"id": network, "name": "Demo devices", "alias_key": state.alias_key, "codec": codec},
     )
     wanted = roster(devices, network, state.alias_key)
     for name in sorted({device.profile for device in wanted}):
-        await api.create("/blueprints", blueprint(project, PROFILES[name]))
+        await api.create(f"/blueprints?project_id={project}", blueprint(PROFILES[name]))
     if not state.network_password:
         made = await api.post(f"/networks/{network}/credentials?project_id={project}", {"keep_previous": False})
         state.network_password = made["password"]
@@ -67,21 +67,20 @@ def roster(devices: int, network: str, alias_key: str) -> list[RosterDevice]:
 
 async def gateway_token(api: CloudApi, state: DemoState) -> str:
     """A token by which the demo's gateway enrols; the gateway is made if there is none."""
-    body = {"project_id": state.project, "id": state.gateway, "name": "Quay 1, north end"}
-    made = await api.create("/gateways", body)
+    body = {"id": state.gateway, "name": "Quay 1, north end"}
+    made = await api.create(f"/gateways?project_id={state.project}", body)
     if made is not None:
         return str(made["enrolment"]["token"])
     path = f"/gateways/{state.gateway}/enrolment-tokens?project_id={state.project}"
     return str((await api.post(path, {}))["token"])
 
 
-def blueprint(project: str, profile: Profile) -> dict[str, Any]:
+def blueprint(profile: Profile) -> dict[str, Any]:
     attributes = {
         attribute.name: {"type": attribute.kind, **({"unit": attribute.unit} if attribute.unit else {})}
         for attribute in profile.attributes
     }
     return {
-        "project_id": project,
         "id": profile.name,
         "name": profile.name.capitalize(),
         "attributes": attributes,
@@ -93,14 +92,13 @@ async def create_device(api: CloudApi, project: str, device: RosterDevice) -> Ro
     made."""
     has_credential = WAYS[device.protocol].has_credential
     body = {
-        "project_id": project,
         "system_id": SYSTEM,
         "blueprint_id": device.profile,
         "name": device.name,
         "aliases": [{"network_id": device.network, "alias_key": device.alias_key, "alias": device.name}],
         "credential": has_credential,
     }
-    answer = await api.create("/devices", body)
+    answer = await api.create(f"/devices?project_id={project}", body)
     if not has_credential:
         return device
     if answer is not None:

@@ -42,7 +42,7 @@ async def enlist(
     if missing:
         try:
             known = (await gateway_accounting(demo.status, client)).registry.devices
-            await api.create("/blueprints", blueprint(demo.project, PROFILES[profile]))
+            await api.create(f"/blueprints?project_id={demo.project}", blueprint(PROFILES[profile]))
             for device in missing:
                 listed[device.name] = await create_device(api, demo.project, device)
                 file.parent.mkdir(parents=True, exist_ok=True)

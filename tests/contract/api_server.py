@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator, Collection
 
 import httpx
@@ -10,12 +11,13 @@ import pytest_asyncio
 from fastapi import FastAPI
 
 from cloud.api.app import create_app
-from cloud.api.auth import SESSION_S, make_token
+from cloud.api.auth import TOKEN_S, make_token
 from cloud.api.context import ApiContext, ApiSettings
-from cloud.db import users
-from cloud.db.database import Database
+from cloud.db import grants, users
+from cloud.db.database import Connection, Database
+from cloud.db.grants import Member
 from cloud.db.secrets import server_secret
-from cloud.db.tenancy import Role
+from cloud.db.tenants import Tenants
 from cloud.http_server import HttpServer
 from protocols.shipment import MessageBatch
 
@@ -65,14 +67,26 @@ class Api:
         self.clients.append(client)
         return client
 
-    async def user(self, name: str, *, admin: bool = False, **projects: Role) -> httpx.AsyncClient:
+    async def user(self, name: str, *, admin: bool = False, **projects: str) -> httpx.AsyncClient:
         """A new user with these roles, and a session without the wait for the password's hash."""
         async with self.database.transaction() as conn:
             await users.create(conn, name, admin=admin)
             for project_id, role in projects.items():
-                await users.grant(conn, name, project_id, role)
-            user_id = await conn.fetchval("SELECT id FROM app_user WHERE name = $1", name)
-        return self.client(make_token(self.context.session_key, user_id, 1, self.now_ms // 1000 + SESSION_S))
+                await grants.put(conn, project_id, Member(name, role, {}))
+            return self.client(await self._token(conn, name))
+
+    async def limited_user(self, name: str, project_id: str, **systems: str) -> httpx.AsyncClient:
+        """A new user with these roles in systems of a project."""
+        async with self.database.transaction() as conn:
+            await users.create(conn, name)
+            await grants.put(conn, project_id, Member(name, None, systems))
+            return self.client(await self._token(conn, name))
+
+    async def _token(self, conn: Connection, name: str) -> str:
+        user_id = await conn.fetchval("SELECT id FROM app_user WHERE name = $1", name)
+        expires = datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC)
+        session_id, version, _ = await users.open_session(conn, user_id, expires)
+        return make_token(self.context.session_key, user_id, session_id, version, self.now_ms // 1000 + TOKEN_S)
 
 
 @pytest_asyncio.fixture
@@ -80,8 +94,9 @@ async def api(database: Database) -> AsyncIterator[Api]:
     async with database.transaction() as conn:
         key = await server_secret(conn, "session tokens")
     tide = Tide()
+    tenants = await Tenants.open(database)
     context = ApiContext(
-        database, tide, ApiSettings(), key, wall_ms=lambda: server.now_ms, monotonic_s=lambda: server.now_s
+        database, tenants, tide, ApiSettings(), key, wall_ms=lambda: server.now_ms, monotonic_s=lambda: server.now_s
     )
     http = HttpServer("127.0.0.1", 0)
     server = Api(http.url, create_app(context), database, tide, context)
@@ -92,6 +107,7 @@ async def api(database: Database) -> AsyncIterator[Api]:
         await client.aclose()
     stop.set()
     await serving
+    await context.close()
 
 
 @pytest_asyncio.fixture

@@ -243,7 +243,7 @@ async def test_what_cannot_be_asked_is_told(admin: httpx.AsyncClient, pipeline: 
 async def test_what_takes_too_long_is_ended_and_told(admin: httpx.AsyncClient, pipeline: Pipeline, api: Api) -> None:
     async with api.database.session() as other, other.transaction():
         await other.execute("LOCK TABLE history")
-        async with api.database.connection() as conn:  # the one that the next request takes
+        async with api.context.tenants.of("demo", "").connection() as conn:  # the one that the next request takes
             await conn.execute("SET statement_timeout = 500")
         answer = await admin.get(PATH, params={"path": "n", "last": "1h"})
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:tidegate:problem:too-slow"), answer.text

@@ -152,7 +152,7 @@ async def test_an_alias_belongs_to_one_device(demo: Database) -> None:
             lambda conn: devices.update(conn, "demo", held.id, {"aliases": (Alias("nowhere", "esn", "one"),)})
         )
     async with demo.connection() as conn:
-        assert await devices.find(conn, "demo", Alias("boats", "esn", "one")) == held.id
+        assert (await devices.find(conn, "demo", Alias("boats", "esn", "one")))[0] == held.id
 
 
 async def test_a_replica_too_far_behind_or_from_the_future_gets_a_snapshot(demo: Database) -> None:

@@ -19,7 +19,7 @@ _OF_PROJECTS = """
     SELECT c.oid::regclass::text AS name, c.relrowsecurity AS guarded,
            (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0) AS columns
     FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"""
-UNSEEN = {"app_user", "server_secret", "schema_migration", "unsent", "user_project", "curator_schedule"}
+UNSEEN = {"app_user", "server_secret", "schema_migration", "unsent", "user_session", "curator_schedule"}
 """What the API's role sees nothing of: users and secrets are looked at by the owner, before there is a project."""
 
 
@@ -46,7 +46,8 @@ async def two_projects(database: Database) -> Database:
             columns = await conn.fetch(
                 """SELECT a.attname AS name, format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), NULL) AS type
                    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                   WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+                   WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
+                         AND (a.attnotnull OR a.attname = 'project_id')
                          AND (NOT a.atthasdef OR a.attidentity <> '') AND a.attgenerated = ''""",
                 table["name"],
             )
@@ -57,6 +58,7 @@ async def two_projects(database: Database) -> Database:
                 await conn.execute(
                     f"INSERT INTO {table['name']} ({names}) OVERRIDING SYSTEM VALUE VALUES ({', '.join(made.values())})"
                 )
+        await conn.execute("SELECT setval(pg_get_serial_sequence('audit', 'seq'), 1000)")
     return database
 
 

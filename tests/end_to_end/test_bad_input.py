@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -329,12 +330,12 @@ async def test_an_expired_session(site: WatchedSite) -> None:
     held = jwt.decode(site.client.headers["Authorization"].split()[1], options={"verify_signature": False})
     async with site.database() as database, database.transaction() as conn:
         key = await server_secret(conn, SESSION_SECRET)
-    expired = make_token(key, int(held["sub"]), held["ver"], int(time.time()) - 1)
+    expired = make_token(key, int(held["sub"]), uuid.UUID(held["sid"]), held["ver"], int(time.time()) - 1)
     answer = await site.client.get(f"{site.url}/api/v1/devices", headers={"Authorization": f"Bearer {expired}"})
     assert answer.status_code == 401
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["detail"] == "the session has expired"
-    assert answer.json()["remedy"] == "sign in with POST /api/v1/session"
+    assert answer.json()["detail"] == "the session token has expired"
+    assert answer.json()["remedy"] == "POST /api/v1/session/refresh gives the next one"
 
 
 # Configuration and surroundings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from cloud.api.stream import Mailbox, events_of
+from cloud.api.stream import Mailbox, Wanted, events_of
 from protocols.shipment import MessageBatch, Target
 
 
@@ -33,7 +33,7 @@ async def test_bytes_are_bounded_too() -> None:
 def test_events_are_those_of_known_devices_asked_for() -> None:
     targets = [
         Target("demo", "boats", "serial", "bench-01", 1, "pump", "harbour", {}, 1),
-        Target("demo", "boats", "serial", "bench-02", 2, "pump", "harbour", {}, 1),
+        Target("demo", "boats", "serial", "bench-02", 2, "pump", "yard", {}, 1),
         Target("demo", "boats", "serial", "unknown", 0, "", "", {}, 1),
         Target("other", "boats", "serial", "bench-01", 3, "pump", "harbour", {}, 1),
     ]
@@ -42,9 +42,10 @@ def test_events_are_those_of_known_devices_asked_for() -> None:
         message_index=[0] * 4, target_index=[0, 1, 2, 3], flags=[0] * 4, time=[None] * 4, received_time=[5] * 4,
         event_time=[4] * 4, data=[b'{"a":\n1}'] * 4, payloads=[b""] * 4, rejects=[],
     )  # fmt: skip
-    assert [_device(event) for event in events_of(batch, "demo", None)] == [1, 2]
-    assert [_device(event) for event in events_of(batch, "demo", frozenset({2, 3}))] == [2]
-    (event,) = events_of(batch, "other", None)
+    assert [_device(event) for event in events_of(batch, Wanted("demo"))] == [1, 2]
+    assert [_device(event) for event in events_of(batch, Wanted("demo", frozenset({2, 3})))] == [2]
+    assert [_device(event) for event in events_of(batch, Wanted("demo", None, frozenset({"yard"})))] == [2]
+    (event,) = events_of(batch, Wanted("other"))
     first, second, *rest = event.split(b"\n")
     assert first == b"id: 00000000-0000-0000-0000-000000000003"
     assert json.loads(second.removeprefix(b"data: "))["data"] == {"a": 1}
