@@ -39,10 +39,13 @@ from cloud.model.series import PointsQuestion, Question
 from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
+from cloud.services import dead_letters
 from cloud.services.catalog import PIPELINE, pipeline_service
 from cloud.services.commands import Commands
 from cloud.services.credit import CreditWatch
 from cloud.services.curator import Curator
+from cloud.services.dead_letters import DeadLetterReplay
+from cloud.services.jobs import Jobs
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
 from cloud.services.receiver import Receiver
@@ -150,6 +153,7 @@ class _Process:
             replay = InboxReplay(self._feed, self._bus, self._store)
             self._feed.on_change(replay.want)
             inner["replay"] = replay.run
+            inner["jobs"] = Jobs({dead_letters.KIND: DeadLetterReplay()}, self._bus, self._store).run
             inner["replay of rejects"] = RejectReplays(self._feed, self._bus, self._store).run
         if "curator" in self._services:
             curator = Curator(self._database, unix_ms, self._config.curator.every_s)

@@ -13,6 +13,7 @@ from cloud.db import (
     gaps,
     history,
     inbox,
+    jobs,
     misfits,
     presence,
     progress,
@@ -25,6 +26,8 @@ from cloud.db import (
 from cloud.db.database import Connection, Database
 from cloud.model.claim import Claim
 from cloud.model.command import Answer
+from cloud.model.dead import DeadLetter
+from cloud.model.job import Job
 from cloud.model.output import Output, Unsent
 from cloud.model.presence import Seen
 from cloud.model.rejected import RejectReplay, RejectRow
@@ -121,6 +124,20 @@ class PostgresTransaction:
 
     async def advance_reject_replay(self, replay: RejectReplay, *, is_finished: bool) -> None:
         await reject_replays.advance(self._conn, replay, is_finished=is_finished)
+
+    async def next_dead_letter(
+        self, project_id: str, position: int, through: int, hop: str | None, seq: int | None
+    ) -> DeadLetter | None:
+        return await dead_letters.next_one(self._conn, project_id, position, through, hop, seq)
+
+    async def remove_dead_letter(self, seq: int) -> None:
+        await dead_letters.remove(self._conn, seq)
+
+    async def next_job(self, kinds: Collection[str]) -> Job | None:
+        return await jobs.take(self._conn, kinds)
+
+    async def advance_job(self, job: Job) -> None:
+        await jobs.advance(self._conn, job)
 
     async def add_dead_letter(
         self, *, project_id: str, hop: str, topic: str, runs: Sequence[Run], detail: str, data: bytes

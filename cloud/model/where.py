@@ -152,7 +152,7 @@ def _rejected(record: Rejected) -> Place:
 
 def _dead(letter: Dead) -> Place:
     text = f"the service {letter.hop} failed on it for good: {letter.detail}"
-    hint = "it is kept as a dead letter, as it came; the cloud's log says more about the failure"
+    hint = "it is kept, as it came; once what it failed on is mended, replay it (POST /api/v1/dead-letters/replay)"
     return Place("dead", text, letter.created_ms, hint, facts={"dead_letter": letter.seq, "hop": letter.hop})
 
 

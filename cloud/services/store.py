@@ -21,6 +21,8 @@ from typing import Protocol, TypeVar
 
 from cloud.model.claim import Claim
 from cloud.model.command import Answer
+from cloud.model.dead import DeadLetter
+from cloud.model.job import Job
 from cloud.model.output import Output, Unsent
 from cloud.model.presence import Seen
 from cloud.model.rejected import RejectReplay, RejectRow
@@ -159,6 +161,28 @@ class Transaction(Protocol):
     ) -> None:
         """What a hop could not do for good, as it came. `runs`: the records that it is about, of one source and epoch,
         at least one."""
+        ...
+
+    async def next_dead_letter(
+        self, project_id: str, position: int, through: int, hop: str | None, seq: int | None
+    ) -> DeadLetter | None:
+        """The first behind number `position`, up to number `through`, with its bytes; locked. `hop`, `seq`: only of
+        this hop, only this one."""
+        ...
+
+    async def remove_dead_letter(self, seq: int) -> None:
+        """It was given to its hop again."""
+        ...
+
+    # Jobs
+
+    async def next_job(self, kinds: Collection[str]) -> Job | None:
+        """The one of these kinds that has waited longest for its turn, locked; one that another transaction has locked
+        is passed over."""
+        ...
+
+    async def advance_job(self, job: Job) -> None:
+        """Its state, position, progress, result and error are these from now on; it has had its turn."""
         ...
 
     # What devices answer, and whether they are there
