@@ -40,6 +40,7 @@ from cloud.model.where import Place
 from cloud.monitoring import Monitoring
 from cloud.registry_feed import RegistryFeed
 from cloud.services import dead_letters
+from cloud.services.auto_create import AutoCreation
 from cloud.services.catalog import PIPELINE, pipeline_service
 from cloud.services.commands import Commands
 from cloud.services.credit import CreditWatch
@@ -153,6 +154,7 @@ class _Process:
             replay = InboxReplay(self._feed, self._bus, self._store)
             self._feed.on_change(replay.want)
             inner["replay"] = replay.run
+            inner["automatic creation"] = AutoCreation(self._database).run
             inner["jobs"] = Jobs({dead_letters.KIND: DeadLetterReplay()}, self._bus, self._store).run
             inner["replay of rejects"] = RejectReplays(self._feed, self._bus, self._store).run
         if "curator" in self._services:

@@ -130,7 +130,14 @@ async def delete(conn: Connection, project_id: str, blueprint_id: str, expected_
     revision = await next_revision(conn, project_id)
     held = await get(conn, project_id, blueprint_id)
     check_revision("blueprint", blueprint_id, held.revision, expected_revision)
-    with violations({"device_blueprint": InUseError("blueprint", blueprint_id, "devices")}):
+    with violations(
+        {
+            "device_blueprint": InUseError("blueprint", blueprint_id, "devices"),
+            "auto_create_blueprint": InUseError(
+                "blueprint", blueprint_id, "the automatic creation of a network's devices"
+            ),
+        }
+    ):
         await conn.execute("DELETE FROM blueprint WHERE project_id = $1 AND id = $2", project_id, blueprint_id)
     await bury(conn, project_id, "blueprint", blueprint_id, revision)
 

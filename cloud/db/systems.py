@@ -67,7 +67,12 @@ async def rename(conn: Connection, project_id: str, system_id: str, name: str) -
 
 async def delete(conn: Connection, project_id: str, system_id: str) -> None:
     """Raises NotFoundError; InUseError while devices are in it."""
-    with violations({"device_system": InUseError("system", system_id, "devices")}):
+    with violations(
+        {
+            "device_system": InUseError("system", system_id, "devices"),
+            "auto_create_system": InUseError("system", system_id, "the automatic creation of a network's devices"),
+        }
+    ):
         status = await conn.execute("DELETE FROM system WHERE project_id = $1 AND id = $2", project_id, system_id)
     if status == "DELETE 0":
         raise NotFoundError("system", system_id)
