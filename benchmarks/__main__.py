@@ -19,6 +19,7 @@ from benchmarks import (
     catch_up,
     coap,
     codecs,
+    curator,
     end_to_end,
     frames,
     gateway,
@@ -92,6 +93,7 @@ PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "codecs": (codecs.rows, 0.5),
     "pipeline": (pipeline.rows, 5.0),
     "history": (history.rows, 1.0),
+    "curator": (curator.rows, 1.0),
     "log": (log_rows, 3.0),
     "big_log": (big_log.rows, 1.0),
     "bus": (bus.rows, 2.0),
@@ -105,8 +107,8 @@ PARTS: Final[dict[str, tuple[Callable[[float], list[Row]], float]]] = {
     "end_to_end": (end_to_end.rows, 60.0),
     "catch_up": (catch_up.rows, 1.0),
 }
-"""Name to its rows, and the seconds given to each of its measurements (of `big_log`, `catch_up`, `history`: the part of
-what they fill)."""
+"""Name to its rows, and the seconds given to each of its measurements (of `big_log`, `catch_up`, `history`, `curator`:
+the part of what they fill)."""
 
 
 def main() -> None:

@@ -131,6 +131,14 @@ async def size(conn: Connection, table: str) -> int:
     return found
 
 
+async def about_rows(conn: Connection, table: str) -> int:
+    """As many as PostgreSQL believes that it has."""
+    found: int = await conn.fetchval(
+        "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = $1::regclass", table
+    )
+    return found
+
+
 async def devices(conn: Connection, table: str, after: int, limit: int) -> list[tuple[int, Kind]]:
     """Those that have messages there, by id, behind `after`: one step through the index for each."""
     found = await conn.fetch(

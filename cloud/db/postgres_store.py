@@ -20,6 +20,7 @@ from cloud.db import (
     reject_replays,
     rejects,
     revision,
+    rollups,
     sources,
     unsent,
 )
@@ -35,6 +36,7 @@ from cloud.model.unresolved import InboxRow
 from cloud.services.store import Transaction
 from protocols.messages import Anchor, Gap, Lane
 from protocols.shipment import MessageBatch, Reject, Run
+from sync.link.server import unix_ms
 
 T = TypeVar("T")
 
@@ -42,8 +44,9 @@ T = TypeVar("T")
 class PostgresTransaction:
     """A Transaction on a connection that is in one, read committed."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, wall_ms: Callable[[], int]) -> None:
         self._conn = conn
+        self._wall_ms = wall_ms
 
     async def claim(self, hop: str, runs: Sequence[Run], *, held: bool = True) -> Claim:
         return await progress.claim(self._conn, hop, runs, held=held)
@@ -156,7 +159,9 @@ class PostgresTransaction:
         await history.ensure_partitions(self._conn, now_ms)
 
     async def store(self, batch: MessageBatch, rows: Sequence[int]) -> list[int]:
-        return await history.store(self._conn, batch, rows)
+        fresh = await history.store(self._conn, batch, rows)
+        await rollups.mark(self._conn, batch, fresh, self._wall_ms())
+        return fresh
 
     async def update_current(self, batch: MessageBatch, rows: Sequence[int]) -> None:
         await current.update(self._conn, batch, rows)
@@ -166,8 +171,10 @@ class PostgresTransaction:
 
 
 class PostgresStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, wall_ms: Callable[[], int] = unix_ms) -> None:
+        """`wall_ms`: the time, Unix milliseconds."""
         self._database = database
+        self._wall_ms = wall_ms
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        return await self._database.run(lambda conn: work(PostgresTransaction(conn)))
+        return await self._database.run(lambda conn: work(PostgresTransaction(conn, self._wall_ms)))

@@ -14,21 +14,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 
-from cloud.db import curator, curator_reports, retention
+from cloud.db import curator, curator_reports, retention, rollups
 from cloud.db.curator import BusyError, Operation, Partition
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.model.curation import Action, Line, Report, Size, added
-from cloud.model.retention import KEPT, Kind, Retention, Window, may_drop, windows
+from cloud.model.retention import DAY_MS, KEPT, Kind, Retention, Window, may_drop, windows
+from cloud.services.rollups import turn
 from tidegate.logs import get_logger
 
 T = TypeVar("T")
 
 LOOK_EVERY_S: Final = 2.0
 """How long a wish is not seen at most."""
+ROLLUPS_EVERY_S: Final = 60.0
+"""How long a day that changed late is read from its rows at most, while there is time."""
 END_WITHIN_S: Final = 5.0
 """A step takes a tenth of a second, but for counting or cleaning a large week, of which nothing is lost."""
 DEVICES_MAX: Final = 500
@@ -38,6 +42,9 @@ ROWS_MAX: Final = 5000
 PAUSE_MIN_S: Final = 0.005
 CLEAN_ROWS_MIN: Final = 1000
 """So many deleted rows of a partition are worth a VACUUM now; fewer wait for PostgreSQL's own."""
+CLEAN_STRIPPED_MIN: Final = 10_000
+CLEAN_SHARE: Final = 0.15
+"""So much of a partition is stripped between two of them: it grows by as much, and not to twice its size."""
 TIME_MIN_MS: Final = -(2**62)
 TIME_MAX_MS: Final = 2**62
 ORPHANS: Final = "current values of devices that exist no more"
@@ -61,6 +68,7 @@ class Curator:
         self._database = database
         self._wall_ms = wall_ms
         self._every_s = every_s
+        self._rollups_due_s = 0.0
         self.counts = CuratorCounts()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,6 +105,19 @@ class Curator:
         is_due = since_s is None or since_s >= self._every_s
         if is_due or wishes:
             await self.curate(stop, is_scheduled=is_due)
+        if (now_s := asyncio.get_running_loop().time()) >= self._rollups_due_s:
+            has_more = await self.roll_up(stop)
+            self._rollups_due_s = now_s + (0 if has_more else ROLLUPS_EVERY_S)
+
+    async def roll_up(self, stop: asyncio.Event) -> bool:
+        """A turn at summing up days that have ended or changed; whether there is more. Raises DatabaseError."""
+        async with self._database.session() as conn:
+            if not await curator.take(conn):
+                return False
+            try:
+                return await turn(conn, self._wall_ms(), partial(_pause, stop))
+            except (_StoppedError, BusyError):
+                return False
 
     async def curate(
         self, stop: asyncio.Event, *, is_scheduled: bool = False, dry_for: Sequence[str] = ()
@@ -157,6 +178,8 @@ class _Run:
         self._new: dict[str, list[Line]] = {}
         self._sizes: dict[str, Size] = {}
         self._problems: list[str] = []
+        self._stripped: dict[str, int] = {}
+        """Messages of each table since it was cleaned."""
         self.rows = 0
         self.lock_waits = 0
 
@@ -251,6 +274,8 @@ class _Run:
         for kind in held.keys() - set(kept):
             await self.report(kind[0])
 
+        await self._forget(partition, kept)
+
         async def drop() -> None:
             async with self._conn.transaction():
                 if kept:
@@ -263,6 +288,15 @@ class _Run:
             if kind not in kept:
                 await self._line(kind[0], Line(name, self._rule(kind), "dropped", rows, rows, 0, row_bytes))
         await self._save()
+
+    async def _forget(self, partition: Partition, kept: Sequence[Kind]) -> None:
+        """The rollups of a detached week."""
+        first, end = (_or(time_ms, 0) // DAY_MS for time_ms in (partition.from_ms, partition.until_ms))
+        after = TIME_MIN_MS
+        while found := await curator.devices(self._conn, partition.name, after, DEVICES_MAX):
+            ids = [device_id for device_id, kind in found if kind not in kept]
+            await self._patiently(lambda ids=ids: rollups.forget(self._conn, ids, first, end))  # type: ignore[misc]
+            after = found[-1][0]
 
     async def _sweep(self, partition: Partition, kind: Kind, ids: Sequence[int]) -> int:
         """Of devices of one kind; how many messages."""
@@ -308,15 +342,28 @@ class _Run:
                     end = await curator.time_after(self._conn, table, some[0], first, ROWS_MAX)
                     if end is not None and end < until_ms:
                         start_ms = last = max(end, first + 1)
-                done, size = await self._patiently(
-                    lambda some=some, first=first, last=last: curator.carry_out(  # type: ignore[misc]
-                        self._conn, table, some, first, last, operation
-                    )
-                )
+                done, size = await self._patiently(partial(self._carry_out, table, some, first, last, operation))
                 rows, row_bytes = rows + done, row_bytes + size
+                await self._clean(table, done if operation.is_strip else 0)
         after = sum((await curator.concerned(self._conn, table, ids, from_ms, until_ms, operation)).values())
         await self._line(project_id, Line(table, window.rule, action, before, rows, after, row_bytes))
         return rows
+
+    async def _clean(self, table: str, stripped: int) -> None:
+        """While messages are stripped, so that their next ones find the room of those before."""
+        self._stripped[table] = self._stripped.get(table, 0) + stripped
+        if self._stripped[table] < CLEAN_STRIPPED_MIN:
+            return
+        if self._stripped[table] >= CLEAN_SHARE * await curator.about_rows(self._conn, table):
+            await self._patiently(lambda: curator.clean(self._conn, table))
+            self._stripped[table] = 0
+
+    async def _carry_out(
+        self, table: str, ids: Sequence[int], from_ms: int, until_ms: int, operation: Operation
+    ) -> tuple[int, int]:
+        async with self._conn.transaction():
+            await rollups.mark_range(self._conn, ids, from_ms, until_ms)
+            return await curator.carry_out(self._conn, table, ids, from_ms, until_ms, operation)
 
     # ---- what goes by when it came ----
 
@@ -394,10 +441,7 @@ class _Run:
         return found
 
     async def _pause(self, worked_s: float) -> None:
-        if self._stop.is_set():
-            raise _StoppedError
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), max(PAUSE_MIN_S, worked_s))
+        await _pause(self._stop, worked_s)
 
     async def _line(self, project_id: str, line: Line) -> None:
         await self.report(project_id)
@@ -420,6 +464,14 @@ class _Run:
             if told != report:
                 self._reports[project_id] = await curator_reports.save(self._conn, told, is_finished=False)
         self._new = {}
+
+
+async def _pause(stop: asyncio.Event, worked_s: float) -> None:
+    """As long as the work before it. Raises _StoppedError."""
+    if stop.is_set():
+        raise _StoppedError
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), max(PAUSE_MIN_S, worked_s))
 
 
 def _shared(concerned: Mapping[int, int]) -> list[list[int]]:

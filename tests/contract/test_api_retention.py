@@ -112,9 +112,9 @@ async def test_viewers_look_and_change_nothing_and_strangers_see_nothing(api: Ap
     problem(await viewer.put("/retention", json={"history_days": 1}), 403, "forbidden")
     problem(await viewer.post("/curator/runs", json={}), 403, "forbidden")
     number = (await admin.post("/curator/runs", json={})).json()["number"]
-    assert (await viewer.get(f"/curator/reports/{number}")).status_code == 200
+    problem(await viewer.get(f"/curator/reports/{number}"), 403, "forbidden")
     await created(admin, "/projects", {"id": "other", "name": "Other"})
-    stranger = await api.user("bob", other="editor")
+    stranger = await api.user("bob", other="owner")
     problem(await stranger.get(f"/curator/reports/{number}"), 404, "not-found")
     assert (await stranger.get("/curator/reports")).json()["count"] == 0
 

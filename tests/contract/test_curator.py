@@ -16,11 +16,12 @@ import pytest
 import pytest_asyncio
 
 from cloud.db import curator as steps
-from cloud.db import curator_reports, history, retention
+from cloud.db import curator_reports, history, retention, rollups
 from cloud.db.database import Connection, Database
 from cloud.model.curation import Report
 from cloud.model.retention import DAY_MS, KEPT, BlueprintRetention, Retention, windows
 from cloud.services import curator as service
+from cloud.services import rollups as maker
 from cloud.services.curator import Curator
 
 pytest_plugins = ("tests.contract.postgres",)
@@ -210,6 +211,64 @@ async def event(conn: Connection, source: int, days: float, project: str = "p") 
         uuid.uuid4(),
         days * 86_400,
     )
+
+
+async def test_days_are_summed_up_and_follow_what_retention_leaves(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where more days wait than one turn takes."""
+    monkeypatch.setattr(maker, "DAYS_MAX", 40)
+    monkeypatch.setattr(maker, "TURN_S", 0.05)
+    rules = {"p": Retention(history_days=60, blueprints={"pump": BlueprintRetention(attributes={"n": 30})}), "q": KEPT}
+    ids = await furnish(database, rules)
+    async with database.transaction() as conn:
+        for device in ids.values():
+            project = next(name for (name, _), other in ids.items() if other == device)
+            for hours in range(1, 24 * 75, 11):
+                await write(conn, project, device, hours / 24, f'{{"n":{hours},"m":1}}')
+    curator = a_curator(database)
+
+    async def roll_up() -> int:
+        turns = 1
+        while await curator.roll_up(stop()):
+            turns += 1
+        return turns
+
+    assert await roll_up() > 1
+    whole = await summed_up(database)
+    assert {(device, name) for device, name, _ in whole} == {(device, name) for device in ids.values() for name in "nm"}
+    today = NOW // DAY_MS
+    assert {day for _, _, day in whole} >= set(range(today - 74, today))
+    assert today not in {day for _, _, day in whole}, "it has not ended"
+    await curate(database)
+    counting = await summed_up(database)
+    assert counting.items() <= (await made_anew(database)).items(), "what counts is what the rows say"
+    await roll_up()
+    left = await summed_up(database)
+    assert left == await made_anew(database)
+    assert min(day for device, _, day in left if device == ids["p", "b"]) == today - 60
+    assert min(day for device, name, day in left if (device, name) == (ids["p", "a"], "n")) == today - 30
+    assert {at for at in left if at[0] == ids["q", "a"]} == {at for at in whole if at[0] == ids["q", "a"]}
+    async with database.connection() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM rollup WHERE device_id = $1", ids["p", "b"]) == 2 * 60
+
+
+async def summed_up(database: Database) -> dict[tuple[int, str, int], tuple[Any, ...]]:
+    """(device, attribute, day) to what counts of it."""
+    async with database.connection() as conn:
+        found = await conn.fetch(
+            """SELECT r.* FROM rollup r JOIN rollup_day USING (device_id, day) WHERE NOT EXISTS (
+                   SELECT FROM rollup_late l WHERE l.device_id = r.device_id AND l.day = r.day)"""
+        )
+    return {(row["device_id"], row["name"], row["day"]): tuple(row) for row in found}
+
+
+async def made_anew(database: Database) -> dict[tuple[int, str, int], tuple[Any, ...]]:
+    today = NOW // DAY_MS
+    async with database.transaction(isolation="repeatable_read") as conn:
+        devices = [row[0] for row in await conn.fetch("SELECT DISTINCT device_id FROM history")]
+        await rollups.make(conn, [(device, day) for device in devices for day in range(today - 80, today)])
+    return await summed_up(database)
 
 
 async def test_what_came_long_ago_goes_whatever_its_own_clock_said(

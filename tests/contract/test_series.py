@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import itertools
 import json
@@ -17,7 +18,9 @@ import msgspec
 import pytest
 
 from cloud import series
+from cloud.db import rollups
 from cloud.db.database import Database
+from cloud.db.postgres_store import PostgresStore
 from cloud.db.series import STATE_CHARACTERS_MAX
 from cloud.model.buckets import cut, parse_width
 from cloud.model.series import (
@@ -31,6 +34,7 @@ from cloud.model.series import (
     parse_path,
 )
 from cloud.series import Place, Scope
+from protocols.shipment import MessageBatch, Target
 
 pytest_plugins = ("tests.contract.postgres",)
 
@@ -101,12 +105,31 @@ def some_messages(rng: random.Random, devices: Sequence[int], from_ms: int, to_m
 
 async def write(database: Database, messages: Sequence[Message]) -> None:
     async with database.transaction() as conn:
-        await conn.execute("TRUNCATE history")
+        await conn.execute("TRUNCATE history, rollup, rollup_day, rollup_late")
         await conn.executemany(
             """INSERT INTO history (project_id, device_id, event_time, id, received_time, flags, data)
                VALUES ('demo', $1, $2, $3, $4, 0, $5)""",
             [(m.device, m.time, uuid.UUID(bytes=m.id), m.received, m.data) for m in messages],
         )
+
+
+async def come_late(database: Database, messages: Sequence[Message]) -> None:
+    """They are written by the pipeline, when all of their days have ended."""
+    devices = sorted({message.device for message in messages})
+    batch = MessageBatch(
+        [], [Target("demo", "n", "k", "a", device, "b", "s", {}, 1) for device in devices],
+        b"".join(message.id for message in messages), [0 for _ in messages], [0 for _ in messages],
+        [devices.index(message.device) for message in messages], [0 for _ in messages], [None for _ in messages],
+        [message.received for message in messages], [message.time for message in messages],
+        [message.data.encode() for message in messages], [b"" for _ in messages], [], [],
+    )  # fmt: skip
+    store = PostgresStore(database, lambda: max(message.time for message in messages) + 2 * DAY)
+    await store.run(lambda tx: tx.store(batch, range(len(messages))))
+
+
+async def sum_up(database: Database, days: Sequence[tuple[int, int]]) -> None:
+    async with database.transaction(isolation="repeatable_read") as conn:
+        await rollups.make(conn, days)
 
 
 def number(value: Any) -> float | None:
@@ -272,6 +295,108 @@ async def test_every_function_and_bucket_is_what_plain_python_finds(database: Da
                 scale = max([abs(value) for value in values.values() if isinstance(value, float)], default=0.0)
                 for name, value in zip(question.functions, found[key], strict=True):
                     assert same(value, values[name], scale), (width, seed, key, name, value, values[name])
+
+
+@pytest.mark.parametrize("zone", CHANGES)
+async def test_rollups_say_what_the_rows_say_whatever_comes_late(database: Database, zone: str) -> None:
+    """Days that are summed up, some of them or all; then more comes; then they are summed up again; and where they are
+    all summed up, the rows are not looked at."""
+    for width, seed in itertools.product([width for width in SPANS if width != "10m"], range(3)):
+        rng = random.Random(f"rollups {zone} {width} {seed}")
+        change = round(datetime.datetime.fromisoformat(CHANGES[zone][seed % 2]).timestamp() * 1000)
+        span = max(rng.randrange(SPANS[width] // 2, SPANS[width]), 3 * DAY)
+        from_ms = change - rng.randrange(span // 4, 3 * span // 4)
+        if rng.random() < 0.5:
+            from_ms -= from_ms % HOUR
+        to_ms = from_ms + span
+        messages = some_messages(rng, (1, 2), from_ms, to_ms)
+        rng.shuffle(messages)
+        first, later = messages[: len(messages) // 2], messages[len(messages) // 2 :]
+        await write(database, first)
+        buckets = cut(parse_width(width), ZoneInfo(zone), from_ms, to_ms)
+        asked = Question((("temperature",), ("mode",), ("none",)), OF_POINTS, buckets, to_ms + DAY)
+        combined = ("avg", "min", "max", "sum", "count")
+        every = [(device, day) for device in (1, 2) for day in range((from_ms - span) // DAY, (to_ms + span) // DAY)]
+        some = [day for day in every if rng.random() < 0.6]
+
+        async def check(written: Sequence[Message], what: str) -> None:
+            for together in (False, True):
+                question = msgspec.structs.replace(asked, functions=combined if together else OF_POINTS)  # noqa: B023
+                found = await all_rows(database, Scope("demo", (1, 2), together), question)
+                expected = {}
+                for device, (place, path) in itertools.product(
+                    [None] if together else [1, 2], enumerate(("temperature", "mode", "none"))
+                ):
+                    points = points_of(written, device, path, None)
+                    for bucket, (start, end) in enumerate(itertools.pairwise(buckets.edges)):  # noqa: B023
+                        values = plain(points, start, end, from_ms, to_ms, DAY)  # noqa: B023
+                        if values is not None and values["count"]:
+                            expected[device, place, bucket] = values
+                assert found.keys() == expected.keys(), (width, seed, together, what)  # noqa: B023
+                for key, values in expected.items():
+                    scale = max([abs(value) for value in values.values() if isinstance(value, float)], default=0.0)
+                    for name, value in zip(question.functions, found[key], strict=True):
+                        assert same(value, values[name], scale), (width, seed, what, key, name, value)  # noqa: B023
+
+        await sum_up(database, some)
+        await check(first, "some days")
+        await sum_up(database, every)
+        await check(first, "all days")
+        if later:
+            await come_late(database, later)
+            await check(messages, "late rows")
+            async with database.connection() as conn:
+                changed = await rollups.late(conn, 2**30, 10_000)
+                assert changed
+            await sum_up(database, changed)
+            await check(messages, "summed up again")
+        first_day, end_day = -(-from_ms // DAY), to_ms // DAY
+        async with database.transaction() as conn:
+            await conn.execute(
+                "DELETE FROM history WHERE event_time >= $1 AND event_time < $2", first_day * DAY, end_day * DAY
+            )
+        await check(messages, "without the rows of whole days")
+
+
+async def test_a_change_that_is_not_committed_while_a_day_is_summed_up_is_not_lost(database: Database) -> None:
+    """Whichever of both commits first."""
+    for commits_first in (False, True):
+        messages = numbered((1, 5, 1))
+        await write(database, messages)
+        day = NOON // DAY
+        await sum_up(database, [(1, day)])
+        late = [Message(1, NOON + 10 * MINUTE, NOON, b"l" * 16, '{"n":5}')]
+        made, written = asyncio.Event(), asyncio.Event()
+
+        async def writer() -> None:
+            async with database.transaction() as conn:
+                await conn.execute(
+                    """INSERT INTO history (project_id, device_id, event_time, id, received_time, flags, data)
+                       VALUES ('demo', 1, $1, $2, $1, 0, $3)""",
+                    late[0].time,  # noqa: B023
+                    uuid.UUID(bytes=late[0].id),  # noqa: B023
+                    late[0].data,  # noqa: B023
+                )
+                await conn.execute("INSERT INTO rollup_late (project_id, device_id, day) VALUES ('demo', 1, $1)", day)  # noqa: B023
+                written.set()  # noqa: B023
+                if not commits_first:  # noqa: B023
+                    await made.wait()  # noqa: B023
+
+        async def maker() -> None:
+            async with database.transaction(isolation="repeatable_read") as conn:
+                await conn.fetchval("SELECT count(*) FROM history")
+                await written.wait()  # noqa: B023
+                if commits_first:  # noqa: B023
+                    await asyncio.sleep(0.1)
+                await rollups.make(conn, [(1, day)])  # noqa: B023
+            made.set()  # noqa: B023
+
+        await asyncio.gather(writer(), maker())
+        asked = msgspec.structs.replace(
+            question("1h", "sum"), buckets=cut(parse_width("day"), ZoneInfo("UTC"), NOON - DAY, NOON + 2 * DAY)
+        )
+        found = await all_rows(database, Scope("demo", (1,)), asked)
+        assert [row[0] for row in found.values()] == [6], commits_first
 
 
 def read(value: Any) -> Any:

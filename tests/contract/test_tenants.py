@@ -19,7 +19,7 @@ _OF_PROJECTS = """
     SELECT c.oid::regclass::text AS name, c.relrowsecurity AS guarded,
            (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0) AS columns
     FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"""
-UNSEEN = {"app_user", "server_secret", "schema_migration", "unsent", "user_session", "curator_schedule"}
+UNSEEN = {"app_user", "server_secret", "schema_migration", "unsent", "user_session", "curator_schedule", "rollup_week"}
 """What the API's role sees nothing of: users and secrets are looked at by the owner, before there is a project."""
 
 
@@ -75,7 +75,7 @@ def _made_up(kind: str, project_id: str, number: int) -> str:
         "timestamp with time zone": "'2026-03-01T00:00:00Z'",
         "int8multirange": "'{}'",
     }
-    return made.get(kind, str(number))
+    return made.get("text[]" if kind.endswith("[]") else kind, str(number))
 
 
 async def _constrained(conn: Connection, table: str, project_id: str) -> dict[str, str]:
