@@ -17,7 +17,7 @@ from cloud.apart import Apart
 from cloud.api.app import create_app
 from cloud.api.context import ApiContext, ApiSettings
 from cloud.config import JETSTREAM_BYTES_MIN, CloudConfig
-from cloud.db import devices, users
+from cloud.db import devices, imports, users
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from cloud.db.migrate import migrate
@@ -46,7 +46,8 @@ from cloud.services.commands import Commands
 from cloud.services.credit import CreditWatch
 from cloud.services.curator import Curator
 from cloud.services.dead_letters import DeadLetterReplay
-from cloud.services.jobs import Jobs
+from cloud.services.imports import ImportJob
+from cloud.services.jobs import JobKind, Jobs
 from cloud.services.links import Links
 from cloud.services.live import LiveTail
 from cloud.services.receiver import Receiver
@@ -155,7 +156,11 @@ class _Process:
             self._feed.on_change(replay.want)
             inner["replay"] = replay.run
             inner["automatic creation"] = AutoCreation(self._database).run
-            inner["jobs"] = Jobs({dead_letters.KIND: DeadLetterReplay()}, self._bus, self._store).run
+            kinds: dict[str, JobKind] = {
+                dead_letters.KIND: DeadLetterReplay(),
+                imports.KIND: ImportJob(self._feed, unix_ms),
+            }
+            inner["jobs"] = Jobs(kinds, self._bus, self._store).run
             inner["replay of rejects"] = RejectReplays(self._feed, self._bus, self._store).run
         if "curator" in self._services:
             curator = Curator(self._database, unix_ms, self._config.curator.every_s)

@@ -12,10 +12,14 @@ from protocols.limits import BATCH_BYTES_MAX
 BODY_BYTES_MAX: Final = BATCH_BYTES_MAX
 """One request's body: HTTP ingest takes one batch, every other request is far smaller."""
 
+FILE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A file of past telemetry: some 1,000,000 lines. Larger ones are cut by whoever has them."""
+FILES: Final = "/api/v1/imports"
+
 
 class Bounds:
-    """ASGI middleware: refuses bodies over BODY_BYTES_MAX while they come, and addresses with U+0000, which no database
-    text can hold."""
+    """ASGI middleware: refuses bodies over BODY_BYTES_MAX (files: FILE_BYTES_MAX) while they come, and addresses
+    with U+0000, which no database text can hold."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,8 +32,9 @@ class Bounds:
             problem = Problem(400, "invalid", "Invalid request", "the address holds the character U+0000")
             await problem.response()(scope, receive, send)
             return
-        if _declared_bytes(scope) > BODY_BYTES_MAX:
-            await _too_large().response()(scope, receive, send)
+        bytes_max = FILE_BYTES_MAX if scope["path"] == FILES else BODY_BYTES_MAX
+        if _declared_bytes(scope) > bytes_max:
+            await _too_large(bytes_max).response()(scope, receive, send)
             return
         read = 0
 
@@ -37,8 +42,8 @@ class Bounds:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > BODY_BYTES_MAX:
-                raise _too_large()
+            if read > bytes_max:
+                raise _too_large(bytes_max)
             return message
 
         await self._app(scope, bounded, send)
@@ -51,13 +56,13 @@ def _declared_bytes(scope: Scope) -> int:
     return 0
 
 
-def _too_large() -> Problem:
+def _too_large(bytes_max: int) -> Problem:
     return Problem(
         413,
         "too-large",
         "Too large",
-        f"the body is larger than {BODY_BYTES_MAX:,} bytes",
+        f"the body is larger than {bytes_max:,} bytes",
         field="body",
-        limit=BODY_BYTES_MAX,
+        limit=bytes_max,
         remedy="send it in several requests",
     )

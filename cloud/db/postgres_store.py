@@ -12,6 +12,7 @@ from cloud.db import (
     dead_letters,
     gaps,
     history,
+    imports,
     inbox,
     jobs,
     misfits,
@@ -28,6 +29,7 @@ from cloud.db.database import Connection, Database
 from cloud.model.claim import Claim
 from cloud.model.command import Answer
 from cloud.model.dead import DeadLetter
+from cloud.model.importing import Chunk, LineProblem
 from cloud.model.job import Job
 from cloud.model.output import Output, Unsent
 from cloud.model.presence import Seen
@@ -135,6 +137,12 @@ class PostgresTransaction:
 
     async def remove_dead_letter(self, seq: int) -> None:
         await dead_letters.remove(self._conn, seq)
+
+    async def import_chunk(self, project_id: str, file_id: int, number: int) -> Chunk | None:
+        return await imports.chunk(self._conn, project_id, file_id, number)
+
+    async def add_import_problems(self, project_id: str, job: int, problems: Sequence[LineProblem]) -> None:
+        await imports.add_problems(self._conn, project_id, job, problems)
 
     async def next_job(self, kinds: Collection[str]) -> Job | None:
         return await jobs.take(self._conn, kinds)

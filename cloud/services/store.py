@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar
 from cloud.model.claim import Claim
 from cloud.model.command import Answer
 from cloud.model.dead import DeadLetter
+from cloud.model.importing import Chunk, LineProblem
 from cloud.model.job import Job
 from cloud.model.output import Output, Unsent
 from cloud.model.presence import Seen
@@ -172,6 +173,16 @@ class Transaction(Protocol):
 
     async def remove_dead_letter(self, seq: int) -> None:
         """It was given to its hop again."""
+        ...
+
+    # Imports
+
+    async def import_chunk(self, project_id: str, file_id: int, number: int) -> Chunk | None:
+        """None: there are no more. Raises NotFoundError: the file is gone."""
+        ...
+
+    async def add_import_problems(self, project_id: str, job: int, problems: Sequence[LineProblem]) -> None:
+        """Lines that a job could not read."""
         ...
 
     # Jobs
