@@ -75,7 +75,8 @@ lock: ## Pin the dependencies anew (needs uv)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
 		| compile - --output-file requirements/bootstrap.txt; \
 	compile pyproject.toml --extra edge --extra cloud --extra sim --output-file requirements/run.txt; \
-	compile --group dev --constraints requirements/run.txt --output-file requirements/dev.txt
+	compile --group dev --constraints requirements/run.txt --output-file requirements/dev.txt; \
+	compile --group client --output-file requirements/client.txt
 
 # ---- what the above is made of ----
 
@@ -147,7 +148,13 @@ $(VENV)/mqttjs/ready: tests/clients/mqttjs/package-lock.json tests/clients/mqttj
 		--ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-clients: $(VENV)/mqttjs/ready
+# What makes a client of the API from its description, for tests/contract.
+$(VENV)/openapi/ready: requirements/client.txt | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes -r $<
+	@touch $@
+
+clients: $(VENV)/mqttjs/ready $(VENV)/openapi/ready
 	@missing=; \
 	command -v mosquitto_pub > /dev/null || missing="$$missing mosquitto-clients"; \
 	PATH=$$PATH:/usr/sbin command -v mosquitto > /dev/null || missing="$$missing mosquitto"; \

@@ -107,13 +107,6 @@ Lists are pages `{count, items, next}`: `next` is the `cursor` of the page that 
 Every error is a problem (RFC 9457) with `type`, `title`, `status`, `detail` and, where known, `field`, `limit` and
 `remedy`."""
 
-_PROBLEM: Final[dict[str, Any]] = {"model": problems.ProblemDetails}
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    401: {**_PROBLEM, "description": "Not signed in."},
-    422: {**_PROBLEM, "description": "A field or parameter is wrong."},
-    "default": {**_PROBLEM, "description": "Any other problem."},
-}
-
 
 def create_app(context: ApiContext) -> FastAPI:
     """The application with everything of this package under PREFIX. What else listens on the same port (links, HTTP
@@ -128,7 +121,7 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX, responses=_RESPONSES)
+        app.include_router(router, prefix=PREFIX)
     app.include_router(reference.router)
     problems.install(app)
     app.add_exception_handler(AnsweredBefore, _answered_before)

@@ -8,8 +8,16 @@ from typing import Any, Final, Literal, cast, get_origin
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
+from cloud.api import problems
 from cloud.api.pages import Page
 from cloud.model.access import Permission
+
+_PROBLEM: Final[dict[str, Any]] = {"model": problems.ProblemDetails}
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    401: {**_PROBLEM, "description": "Not signed in."},
+    422: {**_PROBLEM, "description": "A field or parameter is wrong."},
+    "default": {**_PROBLEM, "description": "Any other problem."},
+}
 
 Needed = Permission | Literal["anybody", "user"]
 """anybody: no session. user: any that is signed in, whatever the project."""
@@ -76,7 +84,7 @@ class ApiRoute(APIRoute):
 
 def resource(prefix: str, tag: str) -> APIRouter:
     """The router of a resource's file."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=ApiRoute)
+    return APIRouter(prefix=prefix, tags=[tag], responses=_RESPONSES, route_class=ApiRoute)
 
 
 def route_of(request: Request) -> ApiRoute:

@@ -1,0 +1,64 @@
+"""The API keeps to its own description: schemathesis asks every operation, with what the description allows and with what
+it does not, and looks at each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from cloud.api.app import PREFIX
+from cloud.api.rates import Rates
+from cloud.model.access import PERMISSIONS
+
+# The device, and all that takes messages in.
+from tests.contract.test_ingest import behind  # noqa: F401
+
+if TYPE_CHECKING:
+    from tests.contract.api_server import Api
+    from tests.contract.test_ingest import Ingesting
+
+pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "ignored_auth",
+)
+SECONDS = 90
+REQUEST_S = 10
+ENDLESS = f"{PREFIX}/stream"
+"""Its answers have no end; tests of its own read it."""
+
+
+async def test_every_operation_answers_as_it_is_described(
+    api: Api,
+    admin: httpx.AsyncClient,
+    behind: Ingesting,
+    tmp_path: Path,  # noqa: F811
+) -> None:
+    api.context.rates = Rates(10**6, lambda: api.now_s)
+    key = (await admin.post("/api-keys", json={"name": "schemathesis", "permissions": PERMISSIONS})).json()["key"]
+    running = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("st"), "run", f"{api.url}{PREFIX}/openapi.json",
+        "--header", f"Authorization: Bearer {key}",
+        "--checks", ",".join(CHECKS),
+        "--exclude-path", ENDLESS,
+        "--phases", "examples,coverage,fuzzing",
+        "--max-examples", "10",
+        "--max-time", str(SECONDS),
+        "--request-timeout", str(REQUEST_S),
+        "--continue-on-failure",
+        "--warnings", "off",
+        "--no-shrink",
+        "--suppress-health-check", "all",
+        cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await running.communicate()
+    assert running.returncode == 0, output.decode()
