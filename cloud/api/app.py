@@ -48,7 +48,8 @@ from cloud.api import (
 )
 from cloud.api.bounds import Bounds
 from cloud.api.context import ApiContext
-from cloud.api.tenancy import AnsweredBefore
+from cloud.api.routing import MODELS
+from cloud.api.tenancy import IDEMPOTENCY_KEY, AnsweredBefore
 from tidegate.console import DISTRIBUTION
 
 PREFIX: Final = "/api/v1"
@@ -118,6 +119,7 @@ def create_app(context: ApiContext) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # clients that are generated call them so
     )
     app.state.context = context
     for router in ROUTERS:
@@ -138,9 +140,18 @@ async def _answered_before(_request: Request, error: Exception) -> Response:
 def _described(app: FastAPI) -> dict[str, Any]:
     """OpenAPI, with problems under their own media type."""
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            separate_input_output_schemas=False,  # one name for one thing
+        )
         for path in schema["paths"].values():
-            for operation in path.values():
+            for method, operation in path.items():
+                if method != "post" and "parameters" in operation:  # what is read or replaced may come twice
+                    operation["parameters"] = [one for one in operation["parameters"] if one["name"] != IDEMPOTENCY_KEY]
+                schema["components"]["schemas"] |= operation.pop(MODELS, {})
                 if operation["summary"].istitle():  # made from a function's name
                     operation["summary"] = operation["summary"].capitalize()
                 for response in operation.get("responses", {}).values():

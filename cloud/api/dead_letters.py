@@ -46,7 +46,7 @@ class DeadLetterInFull(DeadLetter):
     data: str = Field(description="As it came, base64: of the processor a block, of other hops a batch of messages.")
 
 
-class NewReplay(Body):
+class NewDeadReplay(Body):
     """Which dead letters; all of the project without any."""
 
     seq: Seq | None = Field(default=None, description="Only this one.")
@@ -66,7 +66,7 @@ async def list_dead_letters(
 
 
 @router.post("/replay", status_code=201)
-async def replay_dead_letters(body: NewReplay, tenant: InProject) -> Job:
+async def replay_dead_letters(body: NewDeadReplay, tenant: InProject) -> Job:
     """Gives them to their hops again, once what they failed on is mended. What fails again is a dead letter again."""
 
     async def create(conn: Connection) -> JobRow:

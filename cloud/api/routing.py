@@ -24,6 +24,8 @@ Needed = Permission | Literal["anybody", "user"]
 PERMISSION: Final = "x-permission"
 ANYWHERE: Final = "x-anywhere"
 SECRET: Final = "x-secret"
+MODELS: Final = "x-models"
+"""In `openapi_extra`: schemas by name, of a body that FastAPI does not read."""
 _BY_METHOD: Final[dict[str, Needed]] = {
     "GET": "read",
     "POST": "create",

@@ -28,6 +28,8 @@ ID_PATTERN: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 PROJECTS_NAMED_MAX: Final = 10
 """Projects that an ambiguous request is told of."""
 KEY_CHARACTERS_MAX: Final = 128
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+"""The header, as OpenAPI describes it."""
 KEPT_BYTES_MAX: Final = 256 * 1024
 """Of an answer that is kept for a request that comes twice; larger ones are not."""
 

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field
 
 from cloud.api.auth import bearer, principal_of
 from cloud.api.context import ApiContext
-from cloud.api.fields import Name
+from cloud.api.fields import Body, Name
 from cloud.api.problems import Problem, invalid
-from cloud.api.routing import needs, resource
+from cloud.api.routing import MODELS, needs, resource
 from cloud.api.tenancy import ID_PATTERN, ProjectParameter, tenant_seen
 from cloud.db import sources
 from cloud.db.database import DatabaseError
@@ -79,6 +79,22 @@ class Ingest:
             return await database.run(lambda conn: sources.add(conn, project_id, "rest"))
 
 
+class SentMessage(Body):
+    """With one of `data`, `payload_text` and `payload_base64`."""
+
+    network_id: str = Field(examples=["demo"])
+    alias_key: str | None = Field(default=None, description="The network's, if it is left out.", examples=["serial"])
+    alias: str = Field(examples=["bench-01"])
+    data: Any = Field(default=None, description="JSON, for the network's codec.", examples=[{"temperature": 71.5}])
+    payload_text: str | None = Field(default=None, description="A payload as text.", examples=[None])
+    payload_base64: str | None = Field(default=None, description="A payload of any bytes.", examples=[None])
+    codec: str = Field(default="", description="The payload's; empty: the network's.")
+    id: str | None = Field(default=None, description="Yours, unique for the device: makes sending again safe.")
+    time: int | float | str | None = Field(
+        default=None, description="Unix milliseconds, Unix seconds or RFC 3339; goes with an `id`."
+    )
+
+
 class Result(BaseModel):
     """What one message became."""
 
@@ -115,14 +131,23 @@ _BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]},
+                "schema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/SentMessage"},
+                        {"type": "array", "items": {"$ref": "#/components/schemas/SentMessage"}},
+                    ]
+                },
                 "example": {"network_id": "demo", "alias": "bench-01", "data": {"temperature": 71.5}},
             }
         },
-    }
+    },
+    MODELS: {"SentMessage": SentMessage.model_json_schema()},
 }
 _PAYLOAD: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
 }
 
 
