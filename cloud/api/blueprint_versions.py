@@ -101,6 +101,7 @@ async def list_blueprint_versions(
 async def get_blueprint_version(
     blueprint_id: BlueprintPath, version: VersionNumber, context: Context, tenant: InProject
 ) -> BlueprintVersion:
+    """What the blueprint was at that version."""
     async with tenant.connection() as conn:
         return _version_shown(await blueprint_versions.get(conn, tenant.project_id, blueprint_id, version))
 

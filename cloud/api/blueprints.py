@@ -106,6 +106,7 @@ async def list_blueprints(
 
 @router.post("", status_code=201)
 async def create_blueprint(body: NewBlueprint, context: Context, tenant: InProject, response: Response) -> Blueprint:
+    """The data model of a kind of device: its attributes by name."""
     check_route(body.route, context.settings.routable)
     row = await tenant.run(
         lambda conn: blueprints.create(
@@ -125,6 +126,7 @@ async def create_blueprint(body: NewBlueprint, context: Context, tenant: InProje
 async def get_blueprint(
     blueprint_id: BlueprintPath, context: Context, tenant: InProject, response: Response
 ) -> Blueprint:
+    """One blueprint, as it is now."""
     async with tenant.connection() as conn:
         row = await blueprints.get(conn, tenant.project_id, blueprint_id)
     set_etag(response, row.revision)

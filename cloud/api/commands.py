@@ -122,6 +122,7 @@ async def list_commands(
 
 @router.get("/{device}/commands/{command_id}", responses={200: {"model": Command}})
 async def get_command(context: Context, at: AtDevice, command_id: uuid.UUID) -> Response:
+    """One command, and what is known of it."""
     async with at.tenant.connection() as conn:
         return raw_json(_shown(await commands.get(conn, *at.place, command_id)))
 

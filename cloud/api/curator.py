@@ -77,6 +77,7 @@ async def list_reports(context: Context, tenant: InProject, limit: Limit = 100, 
 async def get_report(
     number: Annotated[int, Path(ge=1, le=2**62, examples=[7])], context: Context, tenant: InProject
 ) -> Report:
+    """What one run of the curator did."""
     async with tenant.connection() as conn:
         return _shown(await curator_reports.get(conn, tenant.project_id, number))
 

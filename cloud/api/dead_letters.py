@@ -83,6 +83,7 @@ async def replay_dead_letters(body: NewDeadReplay, tenant: InProject) -> Job:
 async def get_dead_letter(
     seq: Annotated[int, Path(ge=1, le=2**62, examples=[3])], tenant: InProject
 ) -> DeadLetterInFull:
+    """A dead letter, with its bytes."""
     async with tenant.connection() as conn:
         row = await dead_letters.get(conn, tenant.project_id, seq)
     return DeadLetterInFull(**_shown(row).model_dump(), data=base64.b64encode(row.data).decode())

@@ -154,6 +154,7 @@ async def create_device(body: NewDevice, context: Context, tenant: InProject, re
 
 @router.get("/{device}")
 async def get_device(context: Context, at: AtDevice, response: Response) -> DeviceInFull:
+    """A device, whether it is there, and up to when its data is complete."""
     async with at.tenant.connection() as conn:
         row = await devices.get(conn, *at.place)
         complete_until = await standings.complete_until(conn, *at.place)

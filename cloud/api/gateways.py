@@ -134,6 +134,7 @@ async def create_gateway(body: NewGateway, context: Context, tenant: InProject) 
 
 @router.get("/{gateway_id}")
 async def get_gateway(gateway_id: GatewayPath, context: Context, tenant: InProject) -> GatewayInFull:
+    """A gateway, its keys, and what it has not sent yet."""
     async with tenant.connection() as conn:
         row = await gateways.get(conn, tenant.project_id, gateway_id)
         stands = await standings.of_gateway(conn, tenant.project_id, gateway_id)
@@ -146,6 +147,7 @@ async def get_gateway(gateway_id: GatewayPath, context: Context, tenant: InProje
 
 @router.patch("/{gateway_id}")
 async def change_gateway(gateway_id: GatewayPath, body: GatewayChange, context: Context, tenant: InProject) -> Gateway:
+    """Renames it."""
     row = await tenant.run(lambda conn: gateways.rename(conn, tenant.project_id, gateway_id, body.name))
     return Gateway.model_validate(row)
 

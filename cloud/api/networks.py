@@ -82,6 +82,7 @@ async def list_networks(
 
 @router.post("", status_code=201)
 async def create_network(body: NewNetwork, context: Context, tenant: InProject, response: Response) -> Network:
+    """A source of device data, with the codec that reads it."""
     spec = spec_of(body.codec)
     row = await tenant.run(
         lambda conn: networks.create(
@@ -100,6 +101,7 @@ async def create_network(body: NewNetwork, context: Context, tenant: InProject, 
 
 @router.get("/{network_id}")
 async def get_network(network_id: NetworkPath, context: Context, tenant: InProject, response: Response) -> Network:
+    """One network, with its codec."""
     async with tenant.connection() as conn:
         row = await networks.get(conn, tenant.project_id, network_id)
     set_etag(response, row.revision)

@@ -68,10 +68,12 @@ Named = Annotated[Tenant, Depends(_named)]
 
 @router.get("/{project_id}", openapi_extra=needs("read", anywhere=True))
 async def get_project(tenant: Named) -> Project:
+    """A project that you see."""
     async with tenant.connection() as conn:
         return Project.model_validate(await projects.get(conn, tenant.project_id))
 
 
 @router.patch("/{project_id}", openapi_extra=needs("administer"))
 async def change_project(tenant: Named, body: ProjectChange) -> Project:
+    """Renames it."""
     return Project.model_validate(await tenant.run(lambda conn: projects.rename(conn, tenant.project_id, body.name)))

@@ -42,18 +42,21 @@ async def list_systems(context: Context, tenant: InProject, limit: Limit = 100, 
 
 @router.post("", status_code=201)
 async def create_system(body: NewSystem, context: Context, tenant: InProject) -> System:
+    """A collection of devices that users are given access to."""
     row = await tenant.run(lambda conn: systems.create(conn, tenant.project_id, body.id, body.name))
     return System.model_validate(row)
 
 
 @router.get("/{system_id}")
 async def get_system(system_id: SystemPath, tenant: InSystem) -> System:
+    """One system."""
     async with tenant.connection() as conn:
         return System.model_validate(await systems.get(conn, tenant.project_id, system_id))
 
 
 @router.patch("/{system_id}")
 async def change_system(system_id: SystemPath, body: SystemChange, tenant: InSystem) -> System:
+    """Renames it."""
     row = await tenant.run(lambda conn: systems.rename(conn, tenant.project_id, system_id, body.name))
     return System.model_validate(row)
 

@@ -51,6 +51,7 @@ class Twin(BaseModel):
 
 @router.get("/{device}/twin")
 async def get_twin(context: Context, at: AtDevice, response: Response) -> Twin:
+    """Attributes as desired, as reported, and what is between."""
     async with at.tenant.transaction(isolation="repeatable_read", readonly=True) as conn:
         await devices.get(conn, *at.place)
         row = await twins.get(conn, *at.place)

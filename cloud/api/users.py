@@ -88,6 +88,7 @@ async def create_user(body: NewUser, tenant: InProject, context: Context) -> Cre
 
 @router.get("/{name}", openapi_extra=needs("administer"))
 async def get_user(name: UserPath, tenant: InProject, context: Context) -> User:
+    """What a user may do in the project."""
     async with context.database.connection() as conn:
         return _shown(await grants.get(conn, tenant.project_id, name))
 

@@ -6,18 +6,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from cloud.api.app import PREFIX
+from cloud.api.app import PREFIX, create_app
 from cloud.api.rates import Rates
+from cloud.ingest.routes import router as ingest_router
 from cloud.model.access import PERMISSIONS
 
 # The device, and all that takes messages in.
 from tests.contract.test_ingest import behind  # noqa: F401
 
 if TYPE_CHECKING:
+    from cloud.api.context import ApiContext
     from tests.contract.api_server import Api
     from tests.contract.test_ingest import Ingesting
 
@@ -35,6 +37,16 @@ SECONDS = 60
 REQUEST_S = 10
 ENDLESS = f"{PREFIX}/stream"
 """Its answers have no end; tests of its own read it."""
+
+
+def test_every_operation_says_what_it_does() -> None:
+    app = create_app(cast("ApiContext", None))
+    app.include_router(ingest_router)
+    described = app.openapi()
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    assert [one["operationId"] for one in operations if not one.get("description")] == []
+    assert len({one["operationId"] for one in operations}) == len(operations), "clients call them so"
+    assert [name for name in described["components"]["schemas"] if "__" in name] == [], "two models of one name"
 
 
 async def test_every_operation_answers_as_it_is_described(
