@@ -12,6 +12,10 @@ the database's index:
 From any other message key, or an id sent by an HTTP client:
 
     1 1 | BLAKE2b-30 of project, network, alias key, alias | BLAKE2b-96 of the same and the key
+
+From another message, by a relationship of its device:
+
+    1 1 | BLAKE2b-126 of that message's id, the other device, the relationship's key
 """
 
 from __future__ import annotations
@@ -38,6 +42,13 @@ KeyPart = int | str | float | bool
 def record_message_id(epoch: int, seq: int, index: int = 0) -> bytes:
     """16 bytes, for message `index` of record (epoch, seq)."""
     return ((epoch << SEQ_BITS | seq) << INDEX_BITS | index).to_bytes(16, "big")
+
+
+def derived_message_id(message_id: bytes, device_id: int, key: str) -> bytes:
+    """16 bytes, for what a message becomes at another device, by the relationship `key`."""
+    body = message_id + device_id.to_bytes(8, "big") + key.encode()
+    digest = int.from_bytes(hashlib.blake2b(body, digest_size=16).digest(), "big")
+    return (_HASHED | digest >> 2).to_bytes(16, "big")
 
 
 class RecordName(msgspec.Struct, frozen=True):

@@ -95,6 +95,19 @@ class Misfit(msgspec.Struct, frozen=True, array_like=True):
     count: int = 1
 
 
+class Forward(msgspec.Struct, frozen=True, array_like=True):
+    """What a message becomes at a device that its own one is related to."""
+
+    target: int
+    """Its place among the batch's targets."""
+    key: str
+    """The relationship's."""
+    data: bytes
+    """A JSON object: the attributes."""
+    current_only: bytes = b""
+    misfits: tuple[Misfit, ...] = ()
+
+
 KEYED: Final = 1
 """Flag: the id derives from a message key; another record may carry the same message."""
 TIME_REPLACED: Final = 2
@@ -107,6 +120,10 @@ CLOCK_CORRECTED: Final = 16
 """Flag: the gateway's clock was not synchronized; *received* was corrected by an anchor of its boot."""
 CLOCK_UNSURE: Final = 32
 """Flag: the gateway's clock was not synchronized, and nothing is known of its boot: *received* stands as it came."""
+
+
+DERIVED: Final = 64
+"""Flag: another device's message, forwarded by a relationship."""
 
 
 class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
@@ -143,6 +160,8 @@ class MessageBatch(msgspec.Struct, frozen=True, array_like=True):
     row without any. Empty where no row has any."""
     misfits: list[tuple[Misfit, ...]] = []
     """What was left out of each row. Empty where nothing was."""
+    forwards: list[tuple[Forward, ...]] = []
+    """What each row becomes at other devices, once it is stored. Empty where none does."""
 
     def __len__(self) -> int:
         return len(self.data)
@@ -205,6 +224,7 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
     carried = any(batch.carriers for batch in batches)
     apart = any(batch.current_only for batch in batches)
     unfit = any(batch.misfits for batch in batches)
+    forwarding = any(batch.forwards for batch in batches)
     for batch in batches:
         targets = len(out.targets)
         out.runs.extend(batch.runs)
@@ -226,6 +246,11 @@ def concat(batches: Sequence[MessageBatch]) -> MessageBatch:
             out.current_only.extend(batch.current_only or [b""] * len(batch))
         if unfit:
             out.misfits.extend(batch.misfits or [()] * len(batch))
+        if forwarding:
+            out.forwards.extend(
+                tuple(msgspec.structs.replace(forward, target=targets + forward.target) for forward in forwards)
+                for forwards in batch.forwards or [()] * len(batch)
+            )
         out.rejects.extend(msgspec.structs.replace(reject, record=records + reject.record) for reject in batch.rejects)
         records += batch.records
     return out
@@ -277,6 +302,7 @@ def pick(batch: MessageBatch, rows: Sequence[int]) -> MessageBatch:
         [batch.carriers[i] for i in rows] if batch.carriers else [],
         [batch.current_only[i] for i in rows] if batch.current_only else [],
         [batch.misfits[i] for i in rows] if batch.misfits else [],
+        [batch.forwards[i] for i in rows] if batch.forwards else [],
     )
 
 

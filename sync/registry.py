@@ -40,13 +40,22 @@ class Alias(msgspec.Struct, frozen=True, array_like=True):
     alias: str
 
 
-class Device(msgspec.Struct, frozen=True):
+class Parent(msgspec.Struct, frozen=True, array_like=True):
+    """A device that another one is related to, by a relationship of its blueprint."""
+
+    device_id: int
+    key: str
+
+
+class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     id: int
     system_id: str
     blueprint_id: str
     aliases: tuple[Alias, ...] = ()
     route: Route | None = None
     secret_sha256: tuple[str, ...] = ()
+    parents: tuple[Parent, ...] = ()
+    """Some may be gone, or their blueprints may declare no such relationship any more."""
 
 
 class RegistryChange(msgspec.Struct, frozen=True):
@@ -122,6 +131,13 @@ class Registry:
         device = self.device(network_id, alias_key, alias)
         if device is None:
             return Target(self.project_id, network_id, alias_key, alias, 0, "", "", {}, self.revision)
+        return self._target(network_id, alias_key, alias, device)
+
+    def target_of(self, device: Device) -> Target:
+        """Of messages that came under no name, as they are made here."""
+        return self._target("", "", "", device)
+
+    def _target(self, network_id: str, alias_key: str, alias: str, device: Device) -> Target:
         blueprint = self.blueprints.get(device.blueprint_id)
         route = device.route or (blueprint.route if blueprint else None) or DEFAULT_ROUTE
         return Target(

@@ -43,6 +43,10 @@ class Counts(BaseModel):
         "was acknowledged to nobody unless the disk failed.",
         examples=[0],
     )
+    derived: int = Field(
+        description="Messages in history beside those that came: forwarded to other devices by relationships.",
+        examples=[0],
+    )
 
 
 class SourceCounts(Counts):

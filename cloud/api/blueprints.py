@@ -27,10 +27,10 @@ from cloud.api.problems import invalid
 from cloud.api.routing import needs, resource
 from cloud.api.tenancy import ID_PATTERN, InProject
 from cloud.db import blueprints
-from cloud.db.blueprints import BlueprintChanges
+from cloud.db.blueprints import BlueprintChanges, Kind
 from cloud.model.attribute import Attribute as AttributeRow
-from cloud.model.attribute import AttributeType
-from cloud.model.blueprint import ENUMERATION_MAX, DeclarationError, checked
+from cloud.model.attribute import AttributeType, Cardinality
+from cloud.model.blueprint import ENUMERATION_MAX, FORWARDED_MAX, DeclarationError, checked
 
 router = resource("/blueprints", "blueprints")
 BlueprintPath = Annotated[str, Path(pattern=ID_PATTERN, examples=["pump"])]
@@ -57,6 +57,24 @@ class Attribute(Body):
         default=None, description="Shown of a device that has not said it; null: nothing.", examples=[20.0]
     )
     history: bool = Field(default=True, description="False: its current value is kept, and nothing else.")
+    blueprint: str | None = Field(
+        default=None,
+        pattern=ID_PATTERN,
+        description="Of a relationship: the blueprint of the devices that it leads to, its children.",
+        examples=[None],
+    )
+    cardinality: Cardinality | None = Field(
+        default=None,
+        description="Of a relationship: from parents, which are of this blueprint, to children.",
+        examples=[None],
+    )
+    forward: dict[Name, Name] = Field(
+        default={},
+        max_length=FORWARDED_MAX,
+        description="Of a relationship: attributes of a child that are attributes of its parent, too, and what they "
+        "are called there.",
+        examples=[{}],
+    )
 
 
 Attributes = Annotated[
@@ -69,9 +87,13 @@ Attributes = Annotated[
 ]
 
 
+KindField = Annotated[Kind, Field(description="Of devices, or of groups of them; for good.", examples=["device"])]
+
+
 class NewBlueprint(Body):
     id: ChosenId = Field(examples=["pump"])
     name: Title = Field(examples=["Pump"])
+    kind: KindField = "device"
     attributes: Attributes = Field(default_factory=dict)
     route: RouteField = None
 
@@ -86,6 +108,7 @@ class Blueprint(Resource):
     project_id: str = Field(examples=["demo"])
     id: str = Field(examples=["pump"])
     name: str = Field(examples=["Pump"])
+    kind: KindField
     attributes: dict[str, Attribute]
     route: RouteField
     revision: Revision
@@ -116,6 +139,7 @@ async def create_blueprint(body: NewBlueprint, context: Context, tenant: InProje
             name=body.name,
             attributes=attribute_rows(body.attributes),
             route=body.route,
+            kind=body.kind,
         )
     )
     set_etag(response, row.revision)

@@ -19,7 +19,7 @@ from cloud.api.tenancy import AtDevice, InProject
 from cloud.api.times import FROM_MIN_MS, TO_MAX_MS, span_ms, time_ms
 from cloud.db import history
 from cloud.db.history import HistoryRow
-from protocols.shipment import CLOCK_CORRECTED, CLOCK_UNSURE, KEYED, LATE, TIME_REPLACED
+from protocols.shipment import CLOCK_CORRECTED, CLOCK_UNSURE, DERIVED, KEYED, LATE, TIME_REPLACED
 
 router = resource("/devices", "data")
 messages_router = resource("/messages", "data")
@@ -48,6 +48,7 @@ class Message(BaseModel):
     )
     late: bool = Field(description="It came behind newer ones, after the gateway had been without a link.")
     keyed: bool = Field(description="Its id derives from a message key: a resend is not stored again.")
+    derived: bool = Field(description="Another device's message, forwarded by a relationship.")
     data: dict[str, Any] = Field(examples=[{"temperature": 71.5}])
 
 
@@ -175,5 +176,6 @@ def _shown(row: HistoryRow) -> dict[str, Any]:
         else "synchronized",
         "late": bool(row.flags & LATE),
         "keyed": bool(row.flags & KEYED),
+        "derived": bool(row.flags & DERIVED),
         "data": msgspec.Raw(row.data),
     }

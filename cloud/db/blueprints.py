@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Final, TypedDict
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypedDict
 
 import asyncpg
 import msgspec
 
 from cloud.db import blueprint_versions
 from cloud.db.database import Connection
-from cloud.db.errors import InUseError, NotFoundError, TakenError, violations
+from cloud.db.errors import DanglingError, InUseError, NotFoundError, TakenError, violations
 from cloud.db.revision import bury, check_revision, next_revision, unbury
 from cloud.model.attribute import Attribute
 from cloud.model.blueprint import read_attributes
 from protocols.messages import Route
+
+Kind = Literal["device", "group"]
 
 
 class Blueprint(msgspec.Struct, frozen=True):
     project_id: str
     id: str
     name: str
+    kind: Kind
+    """Of devices, or of groups of them; for good."""
     attributes: dict[str, Attribute]
     route: Route | None
     """None: the default route."""
@@ -48,19 +53,22 @@ async def create(
     name: str,
     attributes: dict[str, Attribute],
     route: Route | None = None,
+    kind: Kind = "device",
 ) -> Blueprint:
-    """Raises TakenError, NotFoundError (the project)."""
+    """Raises TakenError, NotFoundError (the project), DanglingError (a relationship's blueprint)."""
     revision = await next_revision(conn, project_id)
+    await _check_relationships(conn, project_id, blueprint_id, attributes)
     with violations({"blueprint_pkey": TakenError("id", f"blueprint {blueprint_id}")}):
         row = await conn.fetchrow(
-            """INSERT INTO blueprint (project_id, id, name, attributes, route, revision) VALUES ($1, $2, $3, $4, $5, $6)
-               RETURNING *""",
+            """INSERT INTO blueprint (project_id, id, name, attributes, route, revision, kind)
+               VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *""",
             project_id,
             blueprint_id,
             name,
             _encode(attributes),
             _encode(route),
             revision,
+            kind,
         )
     await unbury(conn, project_id, "blueprint", blueprint_id)
     return _blueprint(blueprint_id, row)
@@ -103,13 +111,15 @@ async def update(
     changes: BlueprintChanges,
     expected_revision: int | None = None,
 ) -> Blueprint:
-    """The version before is kept; what changes nothing makes no new one. Raises NotFoundError, ChangedError."""
+    """The version before is kept; what changes nothing makes no new one. Raises NotFoundError, ChangedError,
+    DanglingError (a relationship's blueprint)."""
     revision = await next_revision(conn, project_id)
     held = await get(conn, project_id, blueprint_id)
     check_revision("blueprint", blueprint_id, held.revision, expected_revision)
     new = msgspec.structs.replace(held, **changes)
     if new == held:
         return held
+    await _check_relationships(conn, project_id, blueprint_id, new.attributes)
     await blueprint_versions.keep(conn, project_id, blueprint_id)
     row = await conn.fetchrow(
         """UPDATE blueprint SET name = $3, attributes = $4, route = $5, revision = $6, version = version + 1,
@@ -140,6 +150,20 @@ async def delete(conn: Connection, project_id: str, blueprint_id: str, expected_
     ):
         await conn.execute("DELETE FROM blueprint WHERE project_id = $1 AND id = $2", project_id, blueprint_id)
     await bury(conn, project_id, "blueprint", blueprint_id, revision)
+
+
+async def _check_relationships(
+    conn: Connection, project_id: str, blueprint_id: str, attributes: Mapping[str, Attribute]
+) -> None:
+    wanted = {one.blueprint: name for name, one in attributes.items() if one.blueprint not in (None, blueprint_id)}
+    missing = await conn.fetchval(
+        """SELECT wanted.id FROM unnest($2::text[]) AS wanted (id)
+           WHERE NOT EXISTS (SELECT FROM blueprint b WHERE b.project_id = $1 AND b.id = wanted.id) LIMIT 1""",
+        project_id,
+        list(wanted),
+    )
+    if missing is not None:
+        raise DanglingError(f"attributes.{wanted[missing]}.blueprint", "blueprint", missing)
 
 
 def _encode(value: object) -> str | None:

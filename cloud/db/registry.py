@@ -11,16 +11,20 @@ from cloud.db.errors import NotFoundError
 from cloud.db.revision import REVISIONS_KEPT
 from protocols.codecs import CodecSpec
 from protocols.messages import Route
-from sync.registry import Alias, Blueprint, Device, Network, RegistryChange
+from sync.registry import Alias, Blueprint, Device, Network, Parent, RegistryChange
 
 _codec_spec: Final = msgspec.json.Decoder(CodecSpec).decode
 _route: Final = msgspec.json.Decoder(Route).decode
 _aliases: Final = msgspec.json.Decoder(tuple[Alias, ...]).decode
+_parents: Final = msgspec.json.Decoder(tuple[Parent, ...]).decode
 
 ALIASES: Final = """(
     SELECT coalesce(jsonb_agg(jsonb_build_array(a.network_id, a.alias_key, a.alias) ORDER BY a.place), '[]')
     FROM alias a WHERE a.device_id = d.id)"""
 """A device's aliases as one column, for a query with `device d`."""
+_PARENTS: Final = """(
+    SELECT coalesce(jsonb_agg(jsonb_build_array(r.parent_id, r.key) ORDER BY r.parent_id, r.key), '[]')
+    FROM relation r WHERE r.child_id = d.id)"""
 
 
 async def revisions(conn: Connection) -> dict[str, int]:
@@ -88,7 +92,8 @@ async def _blueprints(conn: Connection, project_id: str, base: int) -> tuple[Blu
 
 async def _devices(conn: Connection, project_id: str, base: int) -> tuple[Device, ...]:
     found = await conn.fetch(
-        f"""SELECT d.id, d.system_id, d.blueprint_id, d.route, d.secret_sha256, {ALIASES} AS aliases
+        f"""SELECT d.id, d.system_id, d.blueprint_id, d.route, d.secret_sha256, {ALIASES} AS aliases,
+                   {_PARENTS} AS parents
             FROM device d WHERE d.project_id = $1 AND d.revision > $2 ORDER BY d.id""",
         project_id,
         base,
@@ -101,6 +106,7 @@ async def _devices(conn: Connection, project_id: str, base: int) -> tuple[Device
             _aliases(row["aliases"]),
             None if row["route"] is None else _route(row["route"]),
             tuple(row["secret_sha256"]),
+            _parents(row["parents"]),
         )
         for row in found
     )

@@ -46,6 +46,8 @@ class SourceAccount(msgspec.Struct, frozen=True):
     """Records that the gateway's disk does not give back."""
     tails: int
     """Ends of logs, of unknown length, that could not be read: at most the last write of a run each."""
+    derived: int
+    """Messages made from others, beside those that came."""
     records_at_writer: int
     """Done by the processor or replayed from the inbox, not done by the transponder: found from the ranges."""
 

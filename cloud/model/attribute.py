@@ -19,7 +19,8 @@ from cloud.model.buckets import AskedError
 from cloud.model.series import Path, parse_path
 from protocols.errors import UNREADABLE
 
-AttributeType = Literal["string", "number", "integer", "boolean", "timestamp", "geoposition", "object"]
+AttributeType = Literal["string", "number", "integer", "boolean", "timestamp", "geoposition", "object", "relationship"]
+Cardinality = Literal["1-1", "1-N", "N-1", "N-N"]
 Number = int | float
 Scalar = str | int | float
 
@@ -52,6 +53,13 @@ class Attribute(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is shown of a device that has not said it; None: nothing."""
     history: bool = True
     """False: its current value is kept, and nothing else."""
+    blueprint: str | None = None
+    """Of a relationship: what the devices are of that it leads to, its children."""
+    cardinality: Cardinality | None = None
+    """Of a relationship: from parents, which are of this blueprint, to children."""
+    forward: dict[str, str] = {}
+    """Of a relationship: which attributes of a child are attributes of its parent, too, and what they are called
+    there."""
 
 
 class MisfitError(Exception):
@@ -234,6 +242,10 @@ def _as_object(value: Any, _written: str) -> Any:
     raise _wrong(value, "object")
 
 
+def _as_relationship(value: Any, _written: str) -> Any:
+    raise MisfitError("type", f"{quoted(value)} is no value: a relationship leads to other devices")
+
+
 _AS: Final = {
     "string": _as_string,
     "number": _as_number,
@@ -242,6 +254,7 @@ _AS: Final = {
     "timestamp": _as_timestamp,
     "geoposition": _as_geoposition,
     "object": _as_object,
+    "relationship": _as_relationship,
 }
 
 

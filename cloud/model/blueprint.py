@@ -26,6 +26,8 @@ TEXT_CHARACTERS_MAX: Final = 400
 """Of a text in an enumeration."""
 DEFAULT_BYTES_MAX: Final = 4096
 """Of a default, as JSON."""
+FORWARDED_MAX: Final = 64
+"""Attributes that one relationship forwards: each is written with each message of a child."""
 
 _ENUMERATED: Final = ("number", "integer", "string")
 read_attributes: Final = msgspec.json.Decoder(dict[str, Attribute]).decode
@@ -55,6 +57,7 @@ def _checked(name: str, attribute: Attribute) -> Attribute:
         return DeclarationError(name, field, detail, limit)
 
     kind = attribute.type
+    _check_relationship(name, attribute)
     if attribute.unit is not None and kind not in WITH_UNIT:
         raise wrong("unit", f"a {kind} has no unit")
     for field, bound in (("minimum", attribute.minimum), ("maximum", attribute.maximum)):
@@ -81,6 +84,34 @@ def _checked(name: str, attribute: Attribute) -> Attribute:
         return msgspec.structs.replace(attribute, default=_any(fitting(attribute, msgspec.Raw(written))))
     except MisfitError as error:
         raise wrong("default", str(error)) from None
+
+
+def _check_relationship(name: str, attribute: Attribute) -> None:
+    if attribute.type != "relationship":
+        for field in ("blueprint", "cardinality", "forward"):
+            if getattr(attribute, field):
+                raise DeclarationError(name, field, f"a {attribute.type} has no {field}")
+        return
+    for field in ("blueprint", "cardinality"):
+        if getattr(attribute, field) is None:
+            raise DeclarationError(name, field, "is missing")
+    if len(_path(name)) > 1:
+        raise DeclarationError(name, "", "a relationship is no part of an object")
+    if attribute.default is not None:
+        raise DeclarationError(name, "default", "a relationship has no default")
+    if len(attribute.forward) > FORWARDED_MAX:
+        raise DeclarationError(name, "forward", f"has {len(attribute.forward)} attributes", FORWARDED_MAX)
+    places = list(attribute.forward.values())
+    for place in (*attribute.forward, *places):
+        try:
+            path = path_of(place)
+        except AskedError as error:
+            raise DeclarationError(name, "forward", error.detail, error.limit) from None
+        if len(path) > 1 and place in places:
+            raise DeclarationError(name, "forward", f"{place}: a parent takes it under one name, not as a part")
+    for place in places:
+        if places.count(place) > 1:
+            raise DeclarationError(name, "forward", f"{place} would be several attributes of the child")
 
 
 def _check_enumeration(name: str, attribute: Attribute) -> None:

@@ -35,6 +35,7 @@ FATES: Final = (
     "evicted",
     "damaged",
     "tails",
+    "derived",
 )
 
 Name = tuple[int, int]

@@ -61,6 +61,7 @@ class Model:
     """The attributes of a blueprint, made ready for many messages."""
 
     def __init__(self, attributes: Mapping[str, Attribute]) -> None:
+        self.relationships = {name: one for name, one in attributes.items() if one.type == "relationship"}
         self._root = _Node()
         for name, attribute in attributes.items():
             node = self._root
@@ -233,6 +234,8 @@ def _declared_value(attribute: Attribute) -> Any:
             return _Geoposition
         case "object":
             return dict[str, msgspec.Raw]
+        case "relationship":
+            return _Never
 
 
 def _is_literal(value: Number) -> bool:

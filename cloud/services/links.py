@@ -164,6 +164,10 @@ class _ProjectFeed:
 
 
 def _for_gateways(change: RegistryChange) -> RegistryChange:
-    """Without the attributes of blueprints, which cost the line, and which no gateway looks at."""
+    """Without the attributes of blueprints and the parents of devices, which cost the line, and which no gateway looks
+    at."""
     known = tuple(Blueprint(blueprint.id, blueprint.route) for blueprint in change.blueprints)
-    return msgspec.structs.replace(change, blueprints=known)
+    devices = tuple(
+        msgspec.structs.replace(device, parents=()) if device.parents else device for device in change.devices
+    )
+    return msgspec.structs.replace(change, blueprints=known, devices=devices)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 
+from cloud.model.forwarding import derived
 from cloud.topics import WRITER
-from protocols.shipment import MessageBatch, decode_messages
+from protocols.shipment import MessageBatch, concat, decode_messages
 from sync.bus.contract import Bus
 
 BATCHES_MAX = 64
@@ -26,7 +27,7 @@ class LiveTail:
                 for delivery in await reader.fetch(BATCHES_MAX, BYTES_MAX):
                     batch = decode_messages(delivery.data)
                     if any(target.project_id in wanted for target in batch.targets):
-                        yield batch
+                        yield concat([batch, derived(batch, range(len(batch)))]) if batch.forwards else batch
                     await delivery.ack()
         finally:
             await reader.close()

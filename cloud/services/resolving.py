@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from cloud.model.fitting import Model, model_of
+from cloud.model.forwarding import ways_from
 from cloud.model.route import next_topic
 from cloud.services.store import Transaction
 from cloud.topics import ROUTABLE, WRITER
 from protocols.batch import RecordBatch
 from protocols.messages import Anchor, ClockState
-from protocols.shipment import LATE, MessageBatch, Misfit, Run, Target, concat
+from protocols.shipment import LATE, Forward, MessageBatch, Misfit, Run, Target, concat
 from sync.registry import Registry
 from sync.resolve import NO_ANCHORS, Resolver
+
+_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 Records = tuple[Run, list[RecordBatch]]
 """Consecutive records of a source, and their numbers."""
@@ -49,8 +52,12 @@ def resolve(registry: Registry, records: Sequence[Records], anchors: Anchors) ->
 
 
 def fit(registry: Registry, messages: MessageBatch) -> MessageBatch:
-    """As their devices' blueprints have it: what does not fit is left out, and told with the message. What has no model
-    is not looked at."""
+    """As their devices' blueprints have it: what does not fit is left out, and told with the message; what is forwarded
+    to other devices goes with it. What has no model and no parent is not looked at."""
+    return _forwarding(registry, _fitting(registry, messages))
+
+
+def _fitting(registry: Registry, messages: MessageBatch) -> MessageBatch:
     models = [_model(registry, target) for target in messages.targets]
     if not any(models):
         return messages
@@ -70,6 +77,28 @@ def fit(registry: Registry, messages: MessageBatch) -> MessageBatch:
             misfits = misfits or [()] * rows
             misfits[i] = fitted.misfits
     return msgspec.structs.replace(messages, data=data, current_only=current_only, misfits=misfits)
+
+
+def _forwarding(registry: Registry, messages: MessageBatch) -> MessageBatch:
+    ways = [ways_from(registry, target.device_id) if target.device_id else [] for target in messages.targets]
+    if not any(ways):
+        return messages
+    targets = list(messages.targets)
+    places: dict[int, int] = {}
+    for way in itertools.chain.from_iterable(ways):
+        target = registry.target_of(way.parent)
+        if way.parent.id not in places and next_topic(target.route, ROUTABLE) == WRITER:
+            places[way.parent.id] = len(targets)
+            targets.append(target)
+    if not places:
+        return messages
+    forwards: list[tuple[Forward, ...]] = []
+    for i, place in enumerate(messages.target_index):
+        mine = [way for way in ways[place] if way.parent.id in places]
+        values = _raw_object(messages.current_of(i)) if mine else {}
+        made = [way.forward(values, places[way.parent.id]) for way in mine]
+        forwards.append(tuple(forward for forward in made if forward is not None))
+    return msgspec.structs.replace(messages, targets=targets, forwards=forwards)
 
 
 def _model(registry: Registry, target: Target) -> Model | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cloud.model.claim import rows_by_epoch
+from cloud.model.forwarding import derived
 from cloud.model.output import Output
 from cloud.services.store import Transaction
 from cloud.topics import TRANSPONDER, WRITER
@@ -36,9 +37,16 @@ class Transponder:
         if not claimed.complete:
             messages = restrict(messages, claimed.runs)
         stored = await tx.store(messages, range(len(messages)))
-        await tx.update_current(messages, stored)
-        if messages.misfits:
-            await tx.add_misfits(messages, stored)
+        whole, rows = messages, stored
+        if messages.forwards:
+            made = derived(messages, stored)
+            await tx.store(made, range(len(made)))
+            for name, number in rows_by_epoch(made, range(len(made))).items():
+                claimed.count(*name, "derived", number)
+            whole, rows = concat([messages, made]), [*stored, *range(len(messages), len(messages) + len(made))]
+        await tx.update_current(whole, rows)
+        if whole.misfits:
+            await tx.add_misfits(whole, rows)
         kept = rows_by_epoch(messages, stored)
         for name, number in rows_by_epoch(messages, range(len(messages))).items():
             claimed.count(*name, "stored", kept.get(name, 0))

@@ -253,6 +253,7 @@ async def test_the_accounting_closes(admin: httpx.AsyncClient, pipeline: Pipelin
         "evicted": 0,
         "damaged": 0,
         "tails": 0,
+        "derived": 0,
     }
     by_kind = {source["kind"]: source for source in held["sources"]}
     assert (by_kind["rest"]["accepted"], by_kind["inbox"]["accepted"]) == (5, 0)
