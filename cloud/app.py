@@ -7,11 +7,12 @@ import contextlib
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 from starlette.routing import WebSocketRoute
 
+from cloud import imports as files
 from cloud import rejects, series, where
 from cloud.apart import Apart
 from cloud.api.app import create_app
@@ -34,6 +35,8 @@ from cloud.ingest.usual_request import UsualRequest
 from cloud.metrics import PipelineMetrics
 from cloud.model.buckets import AskedError
 from cloud.model.curation import Report
+from cloud.model.importing import ImportMapping
+from cloud.model.job import Job
 from cloud.model.rejected import RejectFilter, RejectReplay
 from cloud.model.series import PointsQuestion, Question
 from cloud.model.where import Place
@@ -371,6 +374,28 @@ async def replay_rejects(
         try:
             project = project_id or await _only_project(database)
             return await rejects.replay(database, project, wanted, told, wait=wait)
+        finally:
+            await database.close()
+
+
+async def bring_file(
+    config: CloudConfig,
+    project_id: str | None,
+    name: str,
+    file: IO[bytes],
+    mapping: ImportMapping,
+    told: Callable[[Job], None],
+    *,
+    wait: bool,
+) -> Job:
+    """Has a file read by the service `replay` of the cloud that runs, and tells how far it is. Raises UserError."""
+    async with Engines(_engine_settings(config), lambda part, text: None, names=(POSTGRESQL,)) as engines:
+        database = await _open_database(engines.database_url, lambda part, text: None)
+        try:
+            project = project_id or await _only_project(database)
+            return await files.bring(database, project, name, file, mapping, told, wait=wait)
+        except files.FileError as error:
+            raise UserError(f"{name}: {error.detail}", "see what the file holds") from None
         finally:
             await database.close()
 

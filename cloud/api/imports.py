@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import secrets
 import tempfile
-from collections.abc import AsyncIterator
-from typing import IO, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import Path, Query, Request
 from pydantic import BaseModel, Field
 
+from cloud import imports as files
 from cloud.api.bounds import FILE_BYTES_MAX
 from cloud.api.context import Context
 from cloud.api.fields import Body, Title
@@ -25,8 +24,6 @@ from cloud.db import devices, imports, jobs
 from cloud.db.database import Connection
 from cloud.db.errors import NotFoundError
 from cloud.model.importing import (
-    CHUNK_BYTES,
-    LINE_BYTES_MAX,
     ImportMapping,
     Line,
     LineReader,
@@ -34,7 +31,6 @@ from cloud.model.importing import (
     guessed,
     lines_of,
 )
-from cloud.model.job import Job as JobRow
 from cloud.services.imports import shown_text
 from sync.registry import Alias
 
@@ -81,8 +77,8 @@ class Mapping(Body):
     )
     key: Literal["line", "payload"] = Field(
         default="line",
-        description="line: each line is stored once, however often the file is run; payload: the network's message key "
-        "says what is the same.",
+        description="line: the same line of a device is stored once, whichever files hold it, however often they are "
+        "run; payload: the network's message key says what is the same.",
     )
 
     def row(self) -> ImportMapping:
@@ -152,16 +148,10 @@ async def upload(
         with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as file:
             async for part in request.stream():
                 await asyncio.to_thread(file.write, part)
-            await asyncio.to_thread(file.seek, 0)
-            head = await asyncio.to_thread(file.readline, LINE_BYTES_MAX + 1)
-            if not head.strip():
-                raise invalid("body", "the file is empty, or begins with an empty line")
-
-            async def keep(conn: Connection) -> imports.ImportFile:
-                await asyncio.to_thread(file.seek, 0)
-                return await imports.create(conn, tenant.project_id, name, head, _chunks(file))
-
-            return _shown(await tenant.run(keep))
+            try:
+                return _shown(await tenant.run(lambda conn: files.keep(conn, tenant.project_id, name, file)))
+            except files.FileError as error:
+                raise invalid("body", error.detail, limit=error.limit) from None
 
 
 @router.get("")
@@ -210,19 +200,14 @@ async def preview_import(
 @router.post("/{file_id}/run", status_code=201, openapi_extra=needs("ingest"))
 async def run_import(file_id: FileId, body: Mapping, tenant: InProject) -> Job:
     """Begins to read the file into the pipeline, as a job (`/jobs/{number}`). Its `result` says how many records it
-    gave, and how many lines were rejected; `/imports/problems/{number}` lists those. Run again, it stores no line
-    twice."""
+    gave, and how many lines were rejected; `/imports/problems/{number}` lists those. Lines that were
+    read before, from this file or another, are stored once."""
     mapping = body.row()
 
-    async def create(conn: Connection) -> JobRow:
-        await imports.check_idle(conn, tenant.project_id, file_id)
-        row = await imports.get(conn, tenant.project_id, file_id)
-        _reader(mapping, row.head)
-        epoch = f"{secrets.randbits(63) or 1:016x}"
-        asked = {"file": file_id, "epoch": epoch, "mapping": msgspec.to_builtins(mapping)}
-        return await jobs.create(conn, tenant.project_id, imports.KIND, asked, row.lines)
-
-    return shown_job(await tenant.run(create))
+    try:
+        return shown_job(await tenant.run(lambda conn: files.begin(conn, tenant.project_id, file_id, mapping)))
+    except MappingError as error:
+        raise invalid(error.field, error.detail) from None
 
 
 @router.get("/problems/{number}")
@@ -241,25 +226,6 @@ async def list_problems(
     return make_page(
         rows, limit, lambda row: row.line, lambda row: RejectedLine(line=row.line, detail=row.detail, text=row.text)
     )
-
-
-async def _chunks(file: IO[bytes]) -> AsyncIterator[tuple[int, bytes]]:
-    """First line and data of each, cut at the ends of lines. Raises a problem: a line is too long."""
-    first_line = 1
-    rest = b""
-    while True:
-        part = await asyncio.to_thread(file.read, CHUNK_BYTES)
-        data = rest + part
-        cut = data.rfind(b"\n") + 1 if part else len(data)
-        whole, rest = data[:cut], data[cut:]
-        longest = max(map(len, whole.split(b"\n")), default=0)
-        if max(longest, len(rest)) > LINE_BYTES_MAX:
-            raise invalid("body", f"a line behind line {first_line} is too long", limit=LINE_BYTES_MAX)
-        if whole:
-            yield first_line, whole
-            first_line += whole.count(b"\n")
-        if not part:
-            return
 
 
 def _reader(mapping: ImportMapping, head: bytes) -> LineReader:

@@ -9,6 +9,7 @@ import typer
 from cloud.cli import config, rejects, user
 from cloud.cli.curate import curate
 from cloud.cli.history import history
+from cloud.cli.import_file import import_file
 from cloud.cli.run import run
 from cloud.cli.where import where
 from tidegate.console import run_app, version_option
@@ -26,6 +27,7 @@ def _root(version: Annotated[bool, version_option("tidegate-cloud")] = False) ->
 app.command()(run)
 app.command()(where)
 app.command()(history)
+app.command("import")(import_file)
 app.command()(curate)
 app.add_typer(config.app, name="config")
 app.add_typer(rejects.app, name="rejects")

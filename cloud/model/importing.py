@@ -50,7 +50,8 @@ class ImportMapping(msgspec.Struct, frozen=True):
     types: dict[str, str] = {}
     """Column to number, text or boolean; else as it looks."""
     key: Literal["line", "payload"] = "line"
-    """line: a line of the same file is stored once, however often it is run; payload: the network's message key is."""
+    """line: the same line of a device is stored once, whichever files hold it, however often they are run; payload: the
+    network's message key says what is the same."""
 
 
 class Chunk(msgspec.Struct, frozen=True):

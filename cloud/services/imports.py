@@ -2,12 +2,13 @@
 
 Its messages are records of the project's REST server, under an epoch of the job's own. That they are accepted, what
 goes to the processor, the lines that cannot be read, and the job's position are one transaction: so each line is handed
-on once, wherever the job is cut off. Each message also has an id made from file and line, so that a second job over the
-same file stores nothing twice.
+on once, wherever the job is cut off. Each message also has an id made from its line, so that what a second job reads,
+or another file holds, too, is stored once.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -62,7 +63,7 @@ class ImportJob:
         rows: list[Row] = []
         problems: list[LineProblem] = []
         for (number, text), found in zip(numbered, reader.read([line for _, line in numbered], now_ms), strict=True):
-            row = found if isinstance(found, str) else _row(registry, found, job, number, mapping)
+            row = found if isinstance(found, str) else _row(registry, found, text, mapping)
             if isinstance(row, str):
                 problems.append(LineProblem(number, row, shown_text(text)))
             else:
@@ -91,12 +92,12 @@ def shown_text(line: bytes) -> str:
     return line.decode(errors="replace").replace("\0", "�")[:TEXT_CHARACTERS_MAX]
 
 
-def _row(registry: Registry, line: Line, job: Job, number: int, mapping: ImportMapping) -> Row | str:
+def _row(registry: Registry, line: Line, text: bytes, mapping: ImportMapping) -> Row | str:
     network = registry.networks.get(line.network_id)
     if network is None:
         return f"there is no network {line.network_id!r}"
     origin = Origin(line.network_id, line.alias_key or network.alias_key, line.alias, "", ENVELOPE, LISTENER)
-    key = f"import/{job.asked['file']}/{number}" if mapping.key == "line" else None
+    key = f"import/{hashlib.blake2b(text, digest_size=16).hexdigest()}" if mapping.key == "line" else None
     payload = msgspec.json.encode(Envelope(msgspec.Raw(line.data), key, line.time_ms))
     if len(payload) > PAYLOAD_BYTES_MAX:
         return f"it has {len(payload):,} bytes as a message; the limit is {PAYLOAD_BYTES_MAX:,}"

@@ -71,3 +71,25 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_the_same_options_again() -> None:
     assert same_options(None, None) == ""
     assert same_options(Path("a b.toml"), Path("data")) == " --config 'a b.toml' --data data"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "network_id: is missing"),
+        (("--network", "n"), "alias: is missing"),
+        (("--network", "n", "--alias", "a"), "the file has no column 'time'"),
+        (("--network", "n", "--alias", "a", "--time-column", "at", "--type", "t"), "--type t is no pair"),
+        (("--network", "n", "--alias", "a", "--time-column", "at", "--format", "xml"), "Invalid enum value 'xml'"),
+    ],
+)
+def test_import_says_what_is_wrong_before_it_looks_for_a_cloud(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    file = tmp_path / "past.csv"
+    file.write_text("at;t\n1772000000;1\n")
+    done = command("import", file, *options)
+    assert done.returncode == 1
+    assert said in done.stderr
+    looked = command("import", file, "--network", "n", "--alias", "a", "--time-column", "at", "--dry-run")
+    assert (looked.returncode, looked.stdout) == (0, "the first lines can be read\n")

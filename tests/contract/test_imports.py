@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from cloud.api import imports as imports_api
+from cloud import imports as files
 from cloud.db import imports
 from cloud.registry_feed import RegistryFeed
 from cloud.services import jobs as jobs_service
@@ -85,7 +85,7 @@ async def temperatures(client: httpx.AsyncClient, device: str = "boats:serial:be
 async def test_a_file_is_looked_at_and_then_read_once_though_it_is_killed_all_along(
     api: Api, admin: httpx.AsyncClient, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports_api, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 500)
     lines = [f"{START + n},{n}" if n % 10 else f"{START + n},warm" if n % 20 else "," for n in range(400)]
     file = await upload(admin, ("time,temperature\n" + "\n".join(lines)).encode())
     assert (file["lines"], file["format"], file["columns"]) == (401, "csv", ["time", "temperature"])
@@ -137,7 +137,7 @@ async def test_a_file_is_looked_at_and_then_read_once_though_it_is_killed_all_al
 async def test_a_job_is_cancelled_and_one_whose_file_is_gone_fails(
     api: Api, admin: httpx.AsyncClient, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports_api, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 100)
     content = b"time,temperature\n" + b"".join(b"%d,%d\n" % (START + n, n) for n in range(100))
     file = await upload(admin, content)
     job = await post(admin, f"/imports/{file['id']}/run", 201)
