@@ -51,6 +51,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             lifespan="off",
+            http="h11",  # bounds the head of a request, which httptools, where it is installed, does not
             ws="websockets-sansio",
             ws_max_size=LINK_FRAME_BYTES_MAX,
             ws_per_message_deflate=False,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from cloud import where
 from cloud.db import fates, progress
 from cloud.db.database import Database, DatabaseError
-from cloud.ingest.rest_server import Taken
-from cloud.model.fate import DEAD, FATES, NOTHING, UNRESOLVED, WAITING, fates_of, foreseen
+from cloud.model.fate import DEAD, FATES, NOTHING, UNRESOLVED, WAITING, Foreseen, fates_of
 from cloud.topics import TRANSPONDER
 from protocols.shipment import Run
 
 LOOK_EVERY_S: Final = 0.02
 """From one look to the next while anybody waits: a fraction of what the pipeline takes, at a hundredth of a core."""
-WAITING_MAX: Final = 1000
-"""Requests that wait at a time: each holds its messages in memory."""
+WAITING_RECORDS_MAX: Final = 100_000
+"""Of all requests that wait at a time: some 300 bytes are held of each."""
 LOOKED_FOR_MAX: Final = 50
 """Records of one request that are looked for one by one, as they are not where they were foreseen: a device that was
 made or moved meanwhile. What is beyond that is told as WAITING."""
@@ -29,15 +29,14 @@ class FateWatch:
         self._waiting: dict[asyncio.Future[None], Run] = {}
         self._looking: asyncio.Task[None] | None = None
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._waiting) >= WAITING_MAX
+    def has_room(self, records: int) -> bool:
+        return sum(run.count for run in self._waiting.values()) + records <= WAITING_RECORDS_MAX
 
-    async def fates(self, taken: Taken, within_s: float) -> list[str]:
+    async def fates(self, run: Run, messages: Sequence[Foreseen], within_s: float) -> list[str]:
         """Of each record of a request, in order, once all hops are done with all of them, or when the time is over.
-        Raises DatabaseError."""
+        `messages`: theirs. Raises DatabaseError."""
         settled = asyncio.get_running_loop().create_future()
-        self._waiting[settled] = taken.run
+        self._waiting[settled] = run
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_on())
         try:
@@ -47,7 +46,7 @@ class FateWatch:
             pass
         finally:
             self._waiting.pop(settled, None)
-        return await self._told(taken)
+        return await self._told(run, messages)
 
     async def _look_on(self) -> None:
         while self._waiting:
@@ -65,9 +64,7 @@ class FateWatch:
                         settled.set_result(None)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _told(self, taken: Taken) -> list[str]:
-        run = taken.run
-        messages = foreseen(taken.batch, run, taken.first_place)
+    async def _told(self, run: Run, messages: Sequence[Foreseen]) -> list[str]:
         async with self._database.transaction(isolation="repeatable_read", readonly=True) as conn:
             claim = await progress.claim(conn, TRANSPONDER, [run], held=False)
             found = fates_of(run, messages, await fates.found(conn, run, messages))

@@ -26,7 +26,7 @@ from cloud.ingest.fate_watch import FateWatch
 from cloud.ingest.messages import KNOWN_CODECS, IngestMessage, RefusedError, Row, payload_row, rows_of
 from cloud.ingest.rest_server import IngestResult, RestServer
 from cloud.ingest.shared_looks import SharedLooks
-from cloud.model.fate import FATES
+from cloud.model.fate import FATES, foreseen
 from cloud.registry_feed import RegistryFeed
 from protocols.errors import UNREADABLE
 from sync.bus.contract import BusError
@@ -233,19 +233,23 @@ async def _take(
     wait: str | None,
     within_s: float,
 ) -> list[IngestResult]:
-    if wait and ingest.watch.is_full:
-        raise _unavailable("too-many-waiting", "Too many wait", "too many requests wait for their records already")
     try:
         registry = await ingest.feed.registry(admitted.project_id)
-        taken = await ingest.rest_server.take(admitted.source_id, registry, rows(registry))
+        held = rows(registry)
+        if wait and not ingest.watch.has_room(len(held)):
+            raise _unavailable("too-many-waiting", "Too many wait", "too many records are waited for already")
+        taken = await ingest.rest_server.take(admitted.source_id, registry, held)
     except RefusedError as error:
         raise invalid(error.field, error.detail, limit=error.limit) from None
     except (BusError, DatabaseError) as error:
         raise _unavailable("not-durable", "Not taken", f"the messages could not be made durable: {error}") from None
+    results, run = taken.results, taken.run
     if not wait:
-        return taken.results
-    fates = await ingest.watch.fates(taken, within_s)
-    return [msgspec.structs.replace(each, fate=fate) for each, fate in zip(taken.results, fates, strict=True)]
+        return results
+    messages = foreseen(taken.batch, run, taken.first_place)
+    del taken, held  # what waits is to hold no payloads
+    fates = await ingest.watch.fates(run, messages, within_s)
+    return [msgspec.structs.replace(each, fate=fate) for each, fate in zip(results, fates, strict=True)]
 
 
 def _unavailable(code: str, title: str, detail: str) -> Problem:

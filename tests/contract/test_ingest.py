@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from cloud.db.postgres_store import PostgresStore
+from cloud.ingest import fate_watch
 from cloud.ingest.fate_watch import FateWatch
 from cloud.ingest.rest_server import RestServer
 from cloud.ingest.routes import Ingest
@@ -126,6 +127,23 @@ async def test_the_wait_is_bounded_and_says_that_it_goes_on(admin: httpx.AsyncCl
     assert (await waiting)["fate"] == "stored"
     problem = await post(admin, "/messages?wait=stored&within_s=31", 422, json={**BENCH, "data": {}})
     assert problem["field"] == "within_s"
+
+
+async def test_so_many_may_wait_and_no_more_and_nothing_of_those_is_recorded(
+    api: Api, admin: httpx.AsyncClient, behind: Ingesting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fate_watch, "WAITING_RECORDS_MAX", 3)
+    behind.flowing.clear()
+    two = [{**BENCH, "data": {"t": n}} for n in range(2)]
+    waiting = asyncio.create_task(post(admin, "/messages?wait=stored&within_s=30", json=two))
+    while api.app.state.ingest.watch.has_room(len(two)):
+        await asyncio.sleep(0.01)
+    problem = await post(admin, "/messages?wait=stored", 503, json=two)
+    assert problem["type"].endswith("too-many-waiting")
+    assert (await admin.get("/accounting")).json()["total"]["accepted"] == 2
+    behind.flowing.set()
+    assert [result["fate"] for result in await waiting] == ["stored", "stored"]
+    assert [result["fate"] for result in await post(admin, "/messages?wait=stored", json=two)] == ["stored", "stored"]
 
 
 async def test_a_payload_goes_as_the_body_whatever_its_codec(admin: httpx.AsyncClient, behind: Ingesting) -> None:
