@@ -43,6 +43,12 @@ class Retention(Body):
         description="Of messages of devices that exist no more, where that is shorter than history_days.",
         examples=[30],
     )
+    rollup_days: Days = Field(
+        default=None,
+        description="Of sums by quarter hours, from which series are read when messages are gone. null: no longer than "
+        "these.",
+        examples=[1825],
+    )
     event_days: Days = Field(default=None, description="Of comings and goings of devices.", examples=[90])
     reject_days: Days = Field(default=None, description="Of records that did not decode.", examples=[90])
     inbox_days: Days = Field(

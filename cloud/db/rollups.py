@@ -36,7 +36,7 @@ async def mark_range(conn: Connection, devices: Sequence[int], from_ms: int, unt
     await conn.execute(
         """INSERT INTO rollup_late (project_id, device_id, day)
            SELECT project_id, device_id, day FROM rollup_day
-           WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day <= $3""",
+           WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day <= $3 AND NOT kept""",
         devices,
         _day(from_ms),
         _day(until_ms - 1),
@@ -47,7 +47,9 @@ async def late(conn: Connection, end_day: int, limit: int) -> list[tuple[int, in
     """(device, day) of the changes of days before `end_day` that wait the longest, each once."""
     found = await conn.fetch(
         """SELECT DISTINCT device_id, day FROM (
-               SELECT device_id, day FROM rollup_late WHERE day < $1 ORDER BY number LIMIT $2) oldest
+               SELECT device_id, day FROM rollup_late l WHERE day < $1 AND NOT EXISTS (
+                   SELECT FROM rollup_day r WHERE r.device_id = l.device_id AND r.day = l.day AND kept)
+               ORDER BY number LIMIT $2) oldest
            ORDER BY 1, 2""",
         end_day,
         limit,
@@ -108,14 +110,73 @@ async def make(conn: Connection, days: Sequence[tuple[int, int]]) -> int:
 
 
 async def forget(conn: Connection, devices: Sequence[int], first_day: int, end_day: int) -> None:
-    """What they are of is gone."""
-    for table in ("rollup", "rollup_day", "rollup_late"):
+    """What they are of is gone, and they are not kept."""
+    for table in ("rollup", "rollup_late", "rollup_day"):
         await conn.execute(
-            f"DELETE FROM {table} WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day < $3",
+            f"""DELETE FROM {table} t WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day < $3 AND NOT EXISTS (
+                    SELECT FROM rollup_day r WHERE r.device_id = t.device_id AND r.day = t.day AND kept)""",
             devices,
             first_day,
             end_day,
         )
+
+
+async def unfit(conn: Connection, devices: Sequence[int], first_day: int, end_day: int) -> list[tuple[int, int]]:
+    """Which days of these devices, but for kept ones, are not summed up or have changed since."""
+    found = await conn.fetch(
+        """SELECT device_id, day FROM unnest($1::bigint[]) AS d (device_id)
+           CROSS JOIN generate_series($2::integer, $3::integer - 1) day
+           WHERE (device_id, day) NOT IN (
+               SELECT device_id, day FROM rollup_day r
+               WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day < $3 AND (kept OR NOT EXISTS (
+                   SELECT FROM rollup_late l WHERE l.device_id = r.device_id AND l.day = r.day)))
+           ORDER BY 1, 2""",
+        devices,
+        first_day,
+        end_day,
+    )
+    return [(row["device_id"], row["day"]) for row in found]
+
+
+async def keep(conn: Connection, devices: Sequence[int], first_day: int, end_day: int) -> None:
+    """These days, which are summed up, stay as they are, whatever becomes of their rows."""
+    await conn.execute(
+        """UPDATE rollup_day SET kept = true
+           WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day < $3 AND NOT kept""",
+        devices,
+        first_day,
+        end_day,
+    )
+
+
+async def kept_by(conn: Connection) -> list[str]:
+    """Projects that have days that are kept."""
+    found = await conn.fetch(
+        """SELECT id FROM project p WHERE EXISTS (
+               SELECT FROM rollup_day r WHERE r.project_id = p.id AND kept) ORDER BY 1"""
+    )
+    return [row["id"] for row in found]
+
+
+async def expired(conn: Connection, project_id: str, end_day: int, limit: int, *, is_dry: bool) -> tuple[int, int, int]:
+    """Deletes the rollups of up to `limit` kept days before `end_day`, or counts those of all: (days, rows, bytes)."""
+    chosen = "SELECT device_id, day FROM rollup_day WHERE project_id = $1 AND kept AND day < $2"
+    if is_dry:
+        statement = f"""SELECT 0 AS days, count(*) AS rows, coalesce(sum(pg_column_size(row(r.*))), 0) AS bytes
+            FROM rollup r JOIN ({chosen}) d USING (device_id, day) WHERE $3::integer IS NOT NULL"""
+    else:
+        statement = f"""WITH chosen AS ({chosen} ORDER BY day LIMIT $3), late AS (
+                DELETE FROM rollup_late l USING chosen c WHERE l.device_id = c.device_id AND l.day = c.day
+            ), days AS (
+                DELETE FROM rollup_day r USING chosen c WHERE r.device_id = c.device_id AND r.day = c.day
+            ), gone AS (
+                DELETE FROM rollup r USING chosen c WHERE r.device_id = c.device_id AND r.day = c.day
+                RETURNING pg_column_size(row(r.*)) AS size
+            )
+            SELECT (SELECT count(*) FROM chosen) AS days, count(*) AS rows, coalesce(sum(size), 0) AS bytes FROM gone"""
+    row = await conn.fetchrow(statement, project_id, end_day, limit)
+    assert row is not None, "aggregates have one row"
+    return row["days"], row["rows"], row["bytes"]
 
 
 async def missing(
@@ -129,7 +190,8 @@ async def missing(
                WHERE (device_id, day) NOT IN (
                    SELECT device_id, day FROM rollup_day r
                    WHERE project_id = $1 AND device_id = ANY($2::bigint[]) AND day >= $3 AND day < $4
-                       AND NOT EXISTS (SELECT FROM rollup_late l WHERE l.device_id = r.device_id AND l.day = r.day))
+                       AND (kept OR NOT EXISTS (
+                           SELECT FROM rollup_late l WHERE l.device_id = r.device_id AND l.day = r.day)))
            ) day GROUP BY device_id, island ORDER BY 1, 2""",
         project_id,
         devices,
@@ -137,21 +199,6 @@ async def missing(
         end_day,
     )
     return [(row["device_id"], row["first"], row["end"]) for row in found]
-
-
-async def unmade(conn: Connection, devices: Sequence[int], first_day: int, end_day: int) -> list[tuple[int, int]]:
-    """Which days of these devices are not summed up."""
-    found = await conn.fetch(
-        """SELECT device_id, day FROM unnest($1::bigint[]) AS d (device_id)
-           CROSS JOIN generate_series($2::integer, $3::integer - 1) day
-           WHERE (device_id, day) NOT IN (
-               SELECT device_id, day FROM rollup_day WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day < $3)
-           ORDER BY 1, 2""",
-        devices,
-        first_day,
-        end_day,
-    )
-    return [(row["device_id"], row["day"]) for row in found]
 
 
 async def done(conn: Connection) -> dict[int, int]:

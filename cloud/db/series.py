@@ -190,7 +190,6 @@ def _may_roll(question: Question, functions: Sequence[str], together: bool) -> b
         and all(len(path) == 1 and len(path[0]) <= rollups.NAME_CHARACTERS_MAX for path in question.paths)
         and not (together and ("first" in functions or "last" in functions))  # whose was it, of several?
         and edges[0] >= 0
-        and edges[-1] - edges[0] > DAY_MS
         and all(edge % rollups.QUARTER_MS == 0 for edge in edges[1:-1])
     )
 
@@ -206,10 +205,14 @@ async def _rolled(
     """From the rollups of whole days, as far as they count, and from points else; None: no day has any."""
     edges = question.buckets.edges
     first_day, end_day = -(-edges[0] // DAY_MS), edges[-1] // DAY_MS
+    if edges[0] % rollups.QUARTER_MS == edges[-1] % rollups.QUARTER_MS == 0:  # then parts of a day are in them, too
+        first_day, end_day = edges[0] // DAY_MS, -(-edges[-1] // DAY_MS)
+    if first_day >= end_day:
+        return None
     missing = await rollups.missing(conn, project_id, devices, first_day, end_day)
     if sum(end - first for _, first, end in missing) == (end_day - first_day) * len(devices):
         return None
-    spans = [(device, first * DAY_MS, end * DAY_MS) for device, first, end in missing]
+    spans = [(device, max(first * DAY_MS, edges[0]), min(end * DAY_MS, edges[-1])) for device, first, end in missing]
     for start, end in ((edges[0], first_day * DAY_MS), (end_day * DAY_MS, edges[-1])):
         if start < end:
             spans += [(device, start, end) for device in devices]
@@ -236,8 +239,9 @@ async def _rolled(
                     SELECT r.day * {DAY_MS}::bigint + q.quarter * {rollups.QUARTER_MS}::bigint AS at_ms) at
                 WHERE r.project_id = $1 AND r.device_id = ANY($2::bigint[])
                     AND r.day >= {first_day} AND r.day < {end_day}
+                    AND at_ms >= {edges[0]} AND at_ms < {edges[-1]}
                     AND NOT EXISTS (SELECT FROM span s WHERE s.device_id = r.device_id
-                        AND s.start_ms <= r.day * {DAY_MS}::bigint AND s.end_ms > r.day * {DAY_MS}::bigint)
+                        AND s.start_ms < (r.day + 1) * {DAY_MS}::bigint AND s.end_ms > r.day * {DAY_MS}::bigint)
             ) part GROUP BY 1, 2, 3""",
         *statement.values,
     )

@@ -39,6 +39,8 @@ class Retention(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     history_days: Days = None
     deleted_device_days: Days = None
     """Of devices that exist no more, beside `history_days`: the shorter of both."""
+    rollup_days: Days = None
+    """Of sums of days whose messages are gone, or have lost attributes. None: no longer than these."""
     event_days: Days = None
     reject_days: Days = None
     inbox_days: Days = None

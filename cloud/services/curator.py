@@ -24,7 +24,7 @@ from cloud.db.curator import BusyError, Operation, Partition
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.model.curation import Action, Line, Report, Size, added
 from cloud.model.retention import DAY_MS, KEPT, Kind, Retention, Window, may_drop, windows
-from cloud.services.rollups import turn
+from cloud.services.rollups import keep, turn
 from tidegate.logs import get_logger
 
 T = TypeVar("T")
@@ -195,6 +195,7 @@ class _Run:
         for table in curator.OLD:
             for project_id, rules in self._mine():
                 await self._table(self._old(table, project_id, rules), table)
+        await self._table(self._rollups(), "rollup")
         await self._table(self._orphans(), "current_value")
 
     async def report(self, project_id: str) -> Report:
@@ -266,6 +267,7 @@ class _Run:
             await self._save()
             return
         if is_attached:
+            await self._keep_week(partition)
             await self._patiently(lambda: curator.detach(self._conn, name))
         held = await curator.held(self._conn, name)
         end_ms = _or(partition.until_ms, TIME_MAX_MS)
@@ -288,6 +290,22 @@ class _Run:
             if kind not in kept:
                 await self._line(kind[0], Line(name, self._rule(kind), "dropped", rows, rows, 0, row_bytes))
         await self._save()
+
+    async def _keep_week(self, partition: Partition) -> None:
+        after = TIME_MIN_MS
+        while found := await curator.devices(self._conn, partition.name, after, DEVICES_MAX):
+            for project_id in {kind[0] for _, kind in found}:
+                ids = [device_id for device_id, kind in found if kind[0] == project_id]
+                await self._keep(project_id, ids, _or(partition.from_ms, 0), _or(partition.until_ms, 0))
+            after = found[-1][0]
+
+    async def _keep(self, project_id: str, ids: Sequence[int], from_ms: int, until_ms: int) -> None:
+        """The rollups of what is about to go, where they may stay."""
+        days = self._rules.get(project_id, KEPT).rollup_days
+        if days is not None:
+            first, end = max(from_ms // DAY_MS, self._now_ms // DAY_MS - days), -(-until_ms // DAY_MS)
+            if first < end:
+                await keep(self._conn, ids, first, end, self._pause)
 
     async def _forget(self, partition: Partition, kept: Sequence[Kind]) -> None:
         """The rollups of a detached week."""
@@ -332,6 +350,7 @@ class _Run:
             size = await curator.bytes_of(self._conn, table, list(concerned), from_ms, until_ms, operation)
             await self._line(project_id, Line(table, window.rule, action, before, before, before, size))
             return before
+        await self._keep(project_id, list(concerned), from_ms, until_ms)
         rows = row_bytes = 0
         for some in _shared(concerned):
             start_ms: int | None = from_ms
@@ -385,6 +404,27 @@ class _Run:
             left = rows if self._dry_for is not None else 0
             await self._line(project_id, Line(table, f"{rule} = {days}", "deleted", rows, rows, left, row_bytes))
             await self._save()
+
+    async def _rollups(self) -> None:
+        """Of days whose messages are gone."""
+        for project_id in await rollups.kept_by(self._conn):
+            if self._dry_for not in (None, project_id):
+                continue
+            days = self._rules.get(project_id, KEPT).rollup_days
+            end_day = self._now_ms // DAY_MS - (days or 0)
+            rows = row_bytes = 0
+            more = 1
+            while more:
+                more, done, size = await self._patiently(partial(self._expired, project_id, end_day))
+                rows, row_bytes = rows + done, row_bytes + size
+            if rows:
+                left = rows if self._dry_for is not None else 0
+                rule = "no rollup_days" if days is None else f"rollup_days = {days}"
+                await self._line(project_id, Line("rollup", rule, "deleted", rows, rows, left, row_bytes))
+                await self._save()
+
+    async def _expired(self, project_id: str, end_day: int) -> tuple[int, int, int]:
+        return await rollups.expired(self._conn, project_id, end_day, DEVICES_MAX, is_dry=self._dry_for is not None)
 
     async def _orphans(self) -> None:
         position: int | None = TIME_MIN_MS

@@ -53,12 +53,20 @@ async def _week(conn: Connection, partition: Partition, since: int, last: int, u
     while found := await curator.devices(conn, partition.name, after, DEVICES_MAX):
         ids = [device_id for device_id, _ in found]
         after = ids[-1]
-        days = await rollups.unmade(conn, ids, since, last)
+        days = await rollups.unfit(conn, ids, since, last)
         for start in range(0, len(days), DAYS_MAX):
             await _make(conn, days[start : start + DAYS_MAX], pause)
             if time.monotonic() > until_s:
                 return False
     return True
+
+
+async def keep(conn: Connection, ids: Sequence[int], first: int, end: int, pause: Pause) -> None:
+    """Days [first, end) of these devices stay as they are now, though their rows are about to go."""
+    days = await rollups.unfit(conn, ids, first, end)
+    for start in range(0, len(days), DAYS_MAX):
+        await _make(conn, days[start : start + DAYS_MAX], pause)
+    await curator.patiently(lambda: rollups.keep(conn, ids, first, end), lambda: None)
 
 
 async def _make(conn: Connection, days: Sequence[tuple[int, int]], pause: Pause) -> None:

@@ -9,17 +9,22 @@ import random
 import uuid
 from collections.abc import Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import msgspec
 import pytest
 import pytest_asyncio
 
+from cloud import series
 from cloud.db import curator as steps
 from cloud.db import curator_reports, history, retention, rollups
 from cloud.db.database import Connection, Database
+from cloud.model.buckets import cut, parse_width
 from cloud.model.curation import Report
 from cloud.model.retention import DAY_MS, KEPT, BlueprintRetention, Retention, windows
+from cloud.model.series import Question
+from cloud.series import Scope
 from cloud.services import curator as service
 from cloud.services import rollups as maker
 from cloud.services.curator import Curator
@@ -251,6 +256,50 @@ async def test_days_are_summed_up_and_follow_what_retention_leaves(
     assert {at for at in left if at[0] == ids["q", "a"]} == {at for at in whole if at[0] == ids["q", "a"]}
     async with database.connection() as conn:
         assert await conn.fetchval("SELECT count(*) FROM rollup WHERE device_id = $1", ids["p", "b"]) == 2 * 60
+
+
+@pytest.mark.parametrize("days", [45, 70])
+async def test_rollups_stay_longer_than_their_messages_where_they_may(database: Database, days: int) -> None:
+    """Whether weeks are dropped (p is alone in them) or messages deleted (q keeps some), and for so many days only."""
+    rules = Retention(history_days=30, rollup_days=days)
+    ids = await furnish(database, {"p": rules, "q": KEPT})
+    device = ids["p", "a"]
+    async with database.transaction() as conn:
+        for hours in range(1, 24 * 80, 13):
+            await write(conn, "p", device, hours / 24, f'{{"n":{hours}}}')
+        await write(conn, "q", ids["q", "a"], 40)
+
+    async def by_day() -> dict[int, tuple[Any, ...]]:
+        buckets = cut(parse_width("day"), ZoneInfo("Europe/Berlin"), NOW - 90 * DAY_MS, NOW)
+        question = Question((("n",),), ("avg", "min", "max", "sum", "count"), buckets, NOW)
+        rows = [row async for step in series.rows_of(database, Scope("p", (device,)), question) for row in step]
+        return {buckets.starts[row.bucket]: row.values for row in rows}
+
+    async def messages() -> int:
+        return len(await days_left(database, device))
+
+    before = await by_day()
+    report = (await curate(database))["p"]
+    assert {line.action for line in report.lines} == {"dropped", "deleted"}
+    assert await messages() == sum(hours < 24 * 30 for hours in range(1, 24 * 80, 13))
+    first = (NOW // DAY_MS - days) * DAY_MS
+    told = {start: values for start, values in (await by_day()).items() if start >= first}
+    assert told == {start: values for start, values in before.items() if start >= first}
+    assert min(await by_day()) >= first - DAY_MS, "the day of Berlin begins in that of UTC before"
+
+    async with database.transaction() as conn:
+        await write(conn, "p", device, 40, '{"n":1000000}')
+        await conn.execute(
+            "INSERT INTO rollup_late (project_id, device_id, day) VALUES ('p', $1, $2)", device, NOW // DAY_MS - 40
+        )
+    while await a_curator(database).roll_up(stop()):
+        pass
+    assert {start: values for start, values in (await by_day()).items() if start >= first} == told, "too late"
+    async with database.transaction() as conn:
+        await retention.put(conn, "p", Retention(history_days=30))
+    last = (await curate(database))["p"]
+    assert {(line.table, line.rule) for line in last.lines} >= {("rollup", "no rollup_days")}
+    assert min(await by_day()) >= NOW - 32 * DAY_MS
 
 
 async def summed_up(database: Database) -> dict[tuple[int, str, int], tuple[Any, ...]]:
