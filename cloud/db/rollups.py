@@ -122,14 +122,17 @@ async def forget(conn: Connection, devices: Sequence[int], first_day: int, end_d
 
 
 async def unfit(conn: Connection, devices: Sequence[int], first_day: int, end_day: int) -> list[tuple[int, int]]:
-    """Which days of these devices, but for kept ones, are not summed up or have changed since."""
+    """Which days of these devices that have messages, but for kept ones, are not summed up or have changed since."""
     found = await conn.fetch(
-        """SELECT device_id, day FROM unnest($1::bigint[]) AS d (device_id)
+        f"""SELECT device_id, day FROM unnest($1::bigint[]) AS d (device_id)
            CROSS JOIN generate_series($2::integer, $3::integer - 1) day
            WHERE (device_id, day) NOT IN (
                SELECT device_id, day FROM rollup_day r
                WHERE device_id = ANY($1::bigint[]) AND day >= $2 AND day < $3 AND (kept OR NOT EXISTS (
                    SELECT FROM rollup_late l WHERE l.device_id = r.device_id AND l.day = r.day)))
+               AND EXISTS (
+                   SELECT FROM history h WHERE h.device_id = d.device_id AND h.event_time >= day * {DAY_MS}::bigint
+                   AND h.event_time < (day + 1) * {DAY_MS}::bigint)
            ORDER BY 1, 2""",
         devices,
         first_day,

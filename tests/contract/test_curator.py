@@ -222,8 +222,8 @@ async def test_days_are_summed_up_and_follow_what_retention_leaves(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where more days wait than one turn takes."""
-    monkeypatch.setattr(maker, "DAYS_MAX", 40)
-    monkeypatch.setattr(maker, "TURN_S", 0.05)
+    monkeypatch.setattr(maker, "DAYS_MAX", 5)
+    monkeypatch.setattr(maker, "TURN_S", 0.0)
     rules = {"p": Retention(history_days=60, blueprints={"pump": BlueprintRetention(attributes={"n": 30})}), "q": KEPT}
     ids = await furnish(database, rules)
     async with database.transaction() as conn:
