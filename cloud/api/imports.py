@@ -124,7 +124,10 @@ class RejectedLine(BaseModel):
     status_code=201,
     openapi_extra={
         **needs("ingest"),
-        "requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
     },
 )
 async def upload(
@@ -164,6 +167,7 @@ async def list_imports(tenant: InProject, limit: Limit = 100, cursor: Cursor = N
 
 @router.get("/{file_id}")
 async def get_import(file_id: FileId, tenant: InProject) -> ImportFile:
+    """A file that is held, and what became of its lines."""
     async with tenant.connection() as conn:
         return _shown(await imports.get(conn, tenant.project_id, file_id))
 

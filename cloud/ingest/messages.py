@@ -134,7 +134,11 @@ def _check_codec(codec: str, at: str) -> None:
 
 def _check_size(payload: bytes, at: str) -> None:
     if len(payload) > PAYLOAD_BYTES_MAX:
-        raise RefusedError(at or "body", f"{len(payload):,} bytes in one message", PAYLOAD_BYTES_MAX)
+        raise RefusedError(
+            at or "body",
+            f"{len(payload):,} bytes in one message; the limit is {PAYLOAD_BYTES_MAX:,}",
+            PAYLOAD_BYTES_MAX,
+        )
 
 
 def _origin(registry: Registry, network_id: str, alias_key: str | None, alias: str, codec: str, at: str) -> Origin:

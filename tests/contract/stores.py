@@ -192,7 +192,7 @@ class PostgresPremises:
 
     async def add_command(self, project_id: str, device_id: int) -> str:
         async with self._database.transaction() as conn:
-            row, _ = await commands.create(
+            row = await commands.create(
                 conn, project_id, device_id, name="restart", payload=b"", deadline=2**40, now_ms=0
             )
         return str(row.id)

@@ -138,10 +138,14 @@ async def test_the_command_tells_and_does_it(api: Api, admin: httpx.AsyncClient,
     assert done.stderr == ""
     heading, line, *_ = done.stdout.splitlines()
     assert heading.split() == ["project", "table", "rule", "action", "rows", "before", "rows", "after", "bytes"]
-    assert line.split()[:6] == ["demo", "history_default", "history_days", "=", "1", "deleted"]
+    project, table, *rule, action = line.split()[:6]
+    assert (project, rule) == ("demo", ["history_days", "=", "1"])
+    assert (table == "history_default", action) in ((True, "deleted"), (False, "dropped")), (
+        "its week has a table, or not"
+    )
     assert (await admin.get(f"/devices/{device_id}/history")).json()["count"] == 2
     (report,) = json.loads((await curate(database_url, "--json", "--project", "demo")).stdout)
-    assert [one["rows"] for one in report["lines"]] == [2]
+    assert sum(one["rows"] for one in report["lines"]) == 2
     assert (await admin.get(f"/devices/{device_id}/history")).json()["count"] == 0
     assert (await curate(database_url)).stdout == "nothing is older than its retention\n"
     refused = await curate(database_url, "--project", "nothere")

@@ -51,7 +51,7 @@ def finds_names(data: bytes) -> str:
             assert matches(template.topic_filter, text)
             if name != NOBODY:
                 with contextlib.suppress(TemplateError):
-                    assert Template(template.text).match(template.fill(name.alias)) == name
+                    assert template.match(template.fill(name.alias)) == name
     login = LOGIN.match(text.strip())
     for routed in (route(TEMPLATES, text), ROUTES.find(text)):
         if routed is not None:
