@@ -95,7 +95,7 @@ class Apart:
         stopped = asyncio.ensure_future(stop.wait())
         listening = asyncio.ensure_future(self._listen(process.stdout))
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, RuntimeError):  # it is dead already; uvloop's word is the latter
                 process.stdin.write(self._request)
             await asyncio.wait((stopped, listening), return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -50,9 +50,16 @@ async def _worker(site: Site) -> psutil.Process:
     found: list[psutil.Process] = []
 
     async def runs() -> bool:
-        children = psutil.Process(site.cloud.pid).children()
-        found[:] = [child for child in children if child.is_running() and child.cmdline()[-1:] == ["cloud.apart"]]
+        found[:] = [child for child in psutil.Process(site.cloud.pid).children() if _is_worker(child)]
         return bool(found)
 
     await until(runs)
     return found[0]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    """And not the one before it, which may end at any moment, or be dead already and not yet waited for."""
+    try:
+        return child.is_running() and child.cmdline()[-1:] == ["cloud.apart"]
+    except psutil.NoSuchProcess:  # a zombie, too
+        return False
