@@ -18,9 +18,10 @@ import sqlite_utils
 from protocols.block import open_block
 from protocols.errors import VersionError, WireError
 from sync.log.disk import Disk, RealDisk
-from sync.log.recovery import known_ends, read_header, read_state, void_ordinals
-from sync.log.scan import scan_blocks
-from sync.log.segment import Ended, SegmentHeader, segment_name, segment_ordinal
+from sync.log.ends import SegmentFile, blocks_of, find_ends
+from sync.log.recovery import read_header, read_state
+from sync.log.scan import Read
+from sync.log.segment import Ended, segment_name, segment_ordinal
 from sync.log.state import State, state_names
 from sync.ranges import Ranges
 
@@ -44,6 +45,9 @@ COLUMNS: Final = {
 _ROWS_AT_ONCE: Final = 90
 """SQLite takes a limited number of values in one statement, 999 in older ones: as many rows as that allows."""
 
+_Source = tuple[SegmentFile, Ended | None]
+"""A segment, and its end, where that is known."""
+
 Progress = Callable[[int, int], None]
 """Bytes of the log read so far, and of all."""
 
@@ -52,13 +56,6 @@ class Exported(msgspec.Struct, frozen=True):
     records: int
     unreadable_blocks: int
     """Whole blocks that this version cannot open."""
-
-
-class _Source(msgspec.Struct):
-    path: Path
-    size_bytes: int
-    header: SegmentHeader | None
-    end: Ended | None
 
 
 def export(directory: Path, target: Path, progress: Progress) -> Exported:
@@ -73,7 +70,7 @@ def export(directory: Path, target: Path, progress: Progress) -> Exported:
         # A crash costs a file that is made again in the same time: speed counts more here.
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
-        rows = _Rows(disk, sources, state, progress)
+        rows = _Rows(sources, state, progress)
         table = database.table(TABLE)
         table.create(COLUMNS, pk=("epoch", "seq"), not_null=set(COLUMNS))
         table.insert_all(rows, batch_size=_ROWS_AT_ONCE)
@@ -88,29 +85,32 @@ def _sources(disk: Disk, directory: Path) -> tuple[list[_Source], State | None]:
     ordinals = {
         ordinal: size for name, size in disk.sizes(directory).items() if (ordinal := segment_ordinal(name)) is not None
     }
-    headers: dict[int, SegmentHeader | None] = {}
+    files: list[SegmentFile] = []
     for ordinal in sorted(ordinals):
-        try:
-            headers[ordinal] = read_header(functools.partial(disk.read, directory / segment_name(ordinal)), ordinal)
-        except (FileNotFoundError, VersionError):
-            continue  # trimmed meanwhile, or not for this version to read
+        read = _reader(disk, directory / segment_name(ordinal))
+        with contextlib.suppress(VersionError):  # not for this version to read
+            files.append(SegmentFile(ordinal, ordinals[ordinal], read_header(read, ordinal), read))
     _, state = read_state(functools.partial(disk.read, directory / name) for name in state_names())
-    ends = known_ends(headers.items(), state)
-    void = void_ordinals(headers.items())
-    return [
-        _Source(directory / segment_name(ordinal), ordinals[ordinal], header, ends.get(ordinal))
-        for ordinal, header in headers.items()
-        if ordinal not in void
-    ], state
+    ends, void = find_ends(files, state)
+    return [(file, ends.get(file.ordinal)) for file in files if file.ordinal not in void], state
+
+
+def _reader(disk: Disk, path: Path) -> Read:
+    def read(offset: int, length: int) -> bytes:
+        try:
+            return disk.read(path, offset, length)
+        except FileNotFoundError:  # trimmed meanwhile: the cloud has all of it
+            return b""
+
+    return read
 
 
 class _Rows:
     """All rows of the table, one block in memory at a time."""
 
-    def __init__(self, disk: Disk, sources: list[_Source], state: State | None, progress: Progress) -> None:
+    def __init__(self, sources: list[_Source], state: State | None, progress: Progress) -> None:
         self.records = 0
         self.unreadable_blocks = 0
-        self._disk = disk
         self._sources = sources
         self._accepted = {epoch.epoch: Ranges.of_steps(epoch.accepted) for epoch in state.epochs} if state else {}
         self._progress = progress
@@ -118,24 +118,13 @@ class _Rows:
     def __iter__(self) -> Iterator[Sequence[Any]]:
         yield list(COLUMNS)  # which columns the following rows are
         done_bytes = 0
-        all_bytes = sum(source.size_bytes for source in self._sources)
-        for source in self._sources:
-            with contextlib.suppress(FileNotFoundError):  # trimmed meanwhile: the cloud has all of it
-                yield from self._segment_rows(source, done_bytes, all_bytes)
-            done_bytes += source.size_bytes
+        all_bytes = sum(file.size_bytes for file, _ in self._sources)
+        for file, end in self._sources:
+            for found in blocks_of(file, end):
+                yield from self._block_rows(found.data)
+                self._progress(done_bytes + found.end_bytes, all_bytes)
+            done_bytes += file.size_bytes
             self._progress(done_bytes, all_bytes)
-
-    def _segment_rows(self, source: _Source, done_bytes: int, all_bytes: int) -> Iterator[Sequence[Any]]:
-        header = source.header
-        for found in scan_blocks(
-            functools.partial(self._disk.read, source.path),
-            start=header.size if header else 0,
-            end=min(source.end.end_bytes, source.size_bytes) if source.end else source.size_bytes,
-            seq=header.first_seq if header else 0,
-            epoch=header.epoch if header else None,
-        ):
-            yield from self._block_rows(found.data)
-            self._progress(done_bytes + found.end_bytes, all_bytes)
 
     def _block_rows(self, block: bytes) -> Iterator[Sequence[Any]]:
         try:

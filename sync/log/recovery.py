@@ -14,14 +14,15 @@ from typing import Final
 
 import msgspec
 
-from protocols.batch import BatchKey, read_key
-from protocols.block import HEAD_BYTES, read_head, split_block
+from protocols.batch import BatchKey
+from protocols.block import HEAD_BYTES, read_head
 from protocols.errors import VersionError, WireError
 from protocols.messages import Gap, GapKind
 from sync.log.catalog import Catalog
 from sync.log.disk import Disk
+from sync.log.ends import SegmentFile, batch_keys, blocks_of, find_ends
 from sync.log.keys import KeyTable
-from sync.log.scan import Read, read_around_damage, scan_blocks, written_bytes
+from sync.log.scan import Read, read_around_damage, written_bytes
 from sync.log.secure import secure
 from sync.log.segment import (
     RESERVE_NAME,
@@ -55,12 +56,6 @@ class Recovered(msgspec.Struct):
     """Of the state."""
     foreign_bytes: int
     """Of segments that a newer version wrote, or that cannot be read at all: left alone."""
-
-
-class _File(msgspec.Struct):
-    ordinal: int
-    size_bytes: int
-    header: SegmentHeader | None
 
 
 def recover(disk: Disk, directory: Path, *, now_ms: int, patient: bool = False) -> Recovered:
@@ -115,31 +110,11 @@ def read_state(files: Iterable[Read]) -> tuple[int, State | None]:
     return newest
 
 
-def known_ends(files: Iterable[tuple[int, SegmentHeader | None]], state: State | None) -> dict[int, Ended]:
-    """Where segments end, by ordinal, as far as the state or headers say: their own, if they were rewritten, or that of
-    the next one."""
-    ends = {end.ordinal: end for end in state.ends} if state else {}
-    rewritten: dict[int, Ended] = {}
-    for ordinal, header in files:
-        if header is not None and header.previous.end_bytes:
-            ends[header.previous.ordinal] = header.previous
-        if header is not None and header.rewritten is not None:
-            rewritten[ordinal] = header.rewritten
-    return ends | rewritten
-
-
-def void_ordinals(files: Iterable[tuple[int, SegmentHeader | None]]) -> set[int]:
-    """Segments in which nothing was ever synced, as a later header tells: those between it and the one it follows."""
-    listed = list(files)
-    spans = [(header.previous.ordinal, ordinal) for ordinal, header in listed if header is not None]
-    return {ordinal for ordinal, _ in listed for before, after in spans if before < ordinal < after}
-
-
 def _files(
     disk: Disk, directory: Path, sizes: dict[str, int], *, patient: bool
-) -> tuple[list[_File], dict[int, int], int]:
+) -> tuple[list[SegmentFile], dict[int, int], int]:
     """The segments by ordinal, the ordinals and sizes of those not to be touched, and the highest ordinal of all."""
-    files: list[_File] = []
+    files: list[SegmentFile] = []
     left_alone: dict[int, int] = {}
     highest = 0
     failure: OSError | None = None
@@ -158,7 +133,7 @@ def _files(
             logger.error("segment left alone", file=str(directory / name), reason=str(error))
             left_alone[ordinal] = size
         else:
-            files.append(_File(ordinal, size, header))
+            files.append(SegmentFile(ordinal, size, header, functools.partial(disk.read, directory / name)))
     if failure is not None and not files:
         raise failure  # it is the disk that is gone, not the data
     files.sort(key=lambda file: file.ordinal)
@@ -185,11 +160,10 @@ class _Recovery:
         self.catalog = Catalog(state.gone if state else Totals())
         self.keys = KeyTable()
 
-    def load(self, files: list[_File]) -> None:
+    def load(self, files: list[SegmentFile]) -> None:
         """Fills the catalog and the keys."""
         headed = [file for file in files if file.header is not None]
-        ends = known_ends(((file.ordinal, file.header) for file in files), self._state)
-        void = void_ordinals((file.ordinal, file.header) for file in files)
+        ends, void = find_ends(files, self._state)
         keys_from = headed[-1].ordinal if headed else 0
         if headed and headed[-1].header is not None:
             self.keys.load(headed[-1].header.keys)
@@ -235,20 +209,14 @@ class _Recovery:
         after = next((segment.ordinal for segment in segments if segment.first_seq >= end), None)
         return after is not None and after - 1 not in self._present
 
-    def _walk(self, file: _File, end: Ended | None, *, with_keys: bool) -> bool:
+    def _walk(self, file: SegmentFile, end: Ended | None, *, with_keys: bool) -> bool:
         """Reads the whole segment; False if there is no record in it."""
         header = file.header
         segment: Segment | None = None
         synced = end if end is not None else self._synced(file.ordinal)
         synced_bytes = 0 if synced is None else synced.end_bytes
         unsure: list[BatchKey] = []
-        for found in scan_blocks(
-            functools.partial(self._disk.read, self._path(file.ordinal)),
-            start=header.size if header else 0,
-            end=min(file.size_bytes, end.end_bytes) if end else file.size_bytes,
-            seq=header.first_seq if header else 0,
-            epoch=header.epoch if header else None,
-        ):
+        for found in blocks_of(file, end):
             head = found.head
             if segment is None:
                 start = (header.first_seq, header.size) if header else (head.first_seq, found.offset)
@@ -258,7 +226,7 @@ class _Recovery:
                 self._damaged.append((segment, segment.end_seq, head.first_seq))
             self.catalog.extend(segment, head, found.offset, head.newest_ms)
             if with_keys:
-                keys = _keys(found.data)
+                keys = batch_keys(found.data)
                 if found.end_bytes <= synced_bytes:
                     self.keys.add(keys)
                 else:
@@ -287,10 +255,9 @@ class _Recovery:
         active = self._state.active if self._state else None
         return active if active is not None and active.ordinal == ordinal else None
 
-    def _look_behind(self, file: _File, segment: Segment | None) -> None:
+    def _look_behind(self, file: SegmentFile, segment: Segment | None) -> None:
         """Whatever stands behind the last record of the log was never acknowledged, or it is records, damaged: nobody
         can tell."""
-        read = functools.partial(self._disk.read, self._path(file.ordinal))
         if segment is not None:
             epoch, seq, at = segment.epoch, segment.end_seq, segment.end_bytes
         elif file.header is not None:
@@ -298,11 +265,11 @@ class _Recovery:
         else:
             last = self.catalog.last()
             epoch, seq, at = (0, 0, 0) if last is None else (last.epoch, last.end_seq, 0)
-        size = written_bytes(read, at, file.size_bytes)
+        size = written_bytes(file.read, at, file.size_bytes)
         if size:
             self._tails.append(Gap(epoch, seq, seq, GapKind.TAIL, 0, 0, self._now_ms, size))
 
-    def _add(self, file: _File, epoch: int, first: Mark, end: Ended) -> Segment:
+    def _add(self, file: SegmentFile, epoch: int, first: Mark, end: Ended) -> Segment:
         segment = Segment(file.ordinal, epoch, first, file.size_bytes)
         segment.end_bytes, segment.end_seq, segment.classes = end.end_bytes, end.end_seq, end.classes
         self.catalog.begin(segment)
@@ -325,11 +292,3 @@ class _Recovery:
 
     def _path(self, ordinal: int) -> Path:
         return self._directory / segment_name(ordinal)
-
-
-def _keys(block: bytes) -> list[BatchKey]:
-    """Of its batches. One that a whole block holds and this version cannot read was nevertheless written: its key is
-    unknown, which can at worst record it twice."""
-    with contextlib.suppress(WireError):
-        return [read_key(batch) for batch in split_block(block)[1]]
-    return []

@@ -11,4 +11,5 @@ SEEDS: Final[dict[int, str]] = {
     1236: "a block that was evicted before its turn was sent as live",
     1997: "the same, in another world",
     2229: "a torn tail was cut off before its gap was durable, and the process killed in between",
+    2112: "a block whose write had failed was read, where a bit had flipped in the header that told where to end",
 }

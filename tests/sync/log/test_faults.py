@@ -13,7 +13,9 @@ from protocols.block import HEAD_BYTES, open_block
 from protocols.messages import GapKind
 from sync.log.disk import Disk
 from sync.log.log import Log, LogFailedError, LogFullError
+from sync.log.segment import HEADER_BYTES
 from sync.log.settings import STATE_BYTES
+from sync.log.state import state_names
 from tests.sync.log.making import (
     DIRECTORY,
     REFUSING,
@@ -123,6 +125,23 @@ class TestFailedWrites:
             log.accept(log.epoch, 0, 4)
         assert tells not in disk.files
         assert await pending(disk) == [(1, 1), (1, 6), (1, 7)]
+
+    @pytest.mark.parametrize("seed", range(24))
+    async def test_nor_where_the_header_that_tells_is_rotten_and_the_state_is_lost(self, seed: int) -> None:
+        """Some of these disks keep the whole block whose write failed: then its batch tells, as it stands behind it."""
+        disk = SimulatedDisk(seed)
+        async with opened(disk) as log:
+            await log.append([entry(1)])
+            disk.fail_writes(errno.EIO)
+            with pytest.raises(LogFailedError):
+                await log.append([entry(2)])
+            await log.append([entry(2)])
+            await log.append([entry(3)])
+        tells = disk.segments()[1]
+        disk.files[tells][HEADER_BYTES - 1] ^= 1
+        for name in state_names():
+            del disk.files[DIRECTORY / name]
+        assert sorted(await pending(disk)) == [(1, 1), (1, 2), (1, 3)]
 
     @pytest.mark.parametrize("seed", range(8))
     async def test_a_segment_that_failed_at_once_is_void_though_its_removal_came_to_nothing(self, seed: int) -> None:
