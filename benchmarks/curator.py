@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import tempfile
 import time
 import uuid
-from pathlib import Path
+from collections.abc import Awaitable
 from statistics import median
 from typing import Final
 
 import uvloop
 
+from benchmarks.embedded import embedded_database
 from benchmarks.history import YEAR_MINUTES
 from benchmarks.row import Row
 from cloud.db import history, retention
 from cloud.db.database import Database
 from cloud.db.migrate import migrate
-from cloud.engines import Engines, EngineSettings
-from cloud.engines.settings import POSTGRESQL
 from cloud.model.curation import Report
 from cloud.model.retention import DAY_MS, BlueprintRetention, Retention
 from cloud.services.curator import Curator
@@ -55,15 +53,8 @@ def rows(share: float) -> list[Row]:
 
 
 async def _rows(devices: int) -> list[Row]:
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as directory:
-        Path(directory).chmod(0o755)
-        settings = EngineSettings(data_dir=Path(directory))
-        async with Engines(settings, lambda part, text: None, names=(POSTGRESQL,)) as engines:
-            database = await Database.connect(engines.database_url)
-            try:
-                return await _measured(database, devices)
-            finally:
-                await database.close()
+    async with embedded_database() as database:
+        return await _measured(database, devices)
 
 
 async def _measured(database: Database, devices: int) -> list[Row]:
@@ -121,9 +112,9 @@ class _Writer:
         self._now_ms = now_ms
         self.written = 0
 
-    async def during(self, work: object) -> list[float]:
+    async def during(self, work: Awaitable[None]) -> list[float]:
         """Milliseconds of each transaction, until the work is done."""
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        task = asyncio.ensure_future(work)
         taken = []
         while not task.done():
             started = time.perf_counter()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import httpx
 import uvloop
 
+from benchmarks.embedded import embedded_database
 from benchmarks.row import Row
 from cloud.api.app import PREFIX, create_app
 from cloud.api.auth import TOKEN_S, make_token
@@ -21,8 +20,6 @@ from cloud.api.context import ApiContext, ApiSettings
 from cloud.db import history, users
 from cloud.db.database import Database
 from cloud.db.migrate import migrate
-from cloud.engines import Engines, EngineSettings
-from cloud.engines.settings import POSTGRESQL
 from cloud.services.curator import Curator
 from protocols.shipment import MessageBatch
 
@@ -65,15 +62,8 @@ def rows(share: float) -> list[Row]:
 
 
 async def _rows(devices: int) -> list[Row]:
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as directory:
-        Path(directory).chmod(0o755)
-        settings = EngineSettings(data_dir=Path(directory))
-        async with Engines(settings, lambda part, text: None, names=(POSTGRESQL,)) as engines:
-            database = await Database.connect(engines.database_url)
-            try:
-                return await _measured(database, devices)
-            finally:
-                await database.close()
+    async with embedded_database() as database:
+        return await _measured(database, devices)
 
 
 async def _measured(database: Database, devices: int) -> list[Row]:

@@ -59,6 +59,13 @@ class ApiRoute(APIRoute):
         return cast(Needed, (self.openapi_extra or {})[PERMISSION])
 
     @property
+    def permission(self) -> Permission:
+        """Of an operation in a project: the others ask for none."""
+        needed = self.needed
+        assert needed != "anybody" and needed != "user", f"{self.path} is of no project"  # noqa: PT018
+        return needed
+
+    @property
     def anywhere(self) -> bool:
         return bool((self.openapi_extra or {})[ANYWHERE])
 

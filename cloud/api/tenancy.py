@@ -146,9 +146,8 @@ async def tenant_of(
     given there. Raises NotFoundError; a problem: ambiguous, forbidden."""
     tenant = await tenant_seen(context, principal, wanted)
     route = route_of(request)
-    needed: Permission = route.needed  # type: ignore[assignment]  # those for anybody ask for no tenant
-    if not (route.anywhere and tenant.systems(needed)):
-        tenant.need(needed)
+    if not (route.anywhere and tenant.systems(route.permission)):
+        tenant.need(route.permission)
     await _once(request, tenant, key)
     return tenant
 
@@ -219,7 +218,7 @@ async def _in_system(
     tenant = await tenant_seen(context, principal, project_id)
     if not tenant.access.may("read", system_id):
         raise Problem(404, "not-found", "Not found", f"there is no system {system_id}")
-    tenant.need(route_of(request).needed, system_id)  # type: ignore[arg-type]
+    tenant.need(route_of(request).permission, system_id)
     await _once(request, tenant, idempotency_key)
     return tenant
 
@@ -255,7 +254,7 @@ async def device_at(
     tenant, device_id, system_id = await _found(context, principal, ref, project_id)
     if not tenant.access.may("read", system_id):
         raise Problem(404, "not-found", "Not found", f"there is no device {ref}")
-    tenant.need(route_of(request).needed, system_id)  # type: ignore[arg-type]
+    tenant.need(route_of(request).permission, system_id)
     return DeviceAt(tenant, device_id)
 
 

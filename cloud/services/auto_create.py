@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Final
 
 from cloud.db import auto_create
@@ -45,8 +46,11 @@ class AutoCreation:
         for each in networks:
             try:
                 created += await self._database.run(
-                    lambda conn, each=each: auto_create.create_some(  # type: ignore[misc]  # mypy knows no defaults here
-                        conn, each.project_id, each.network_id, DEVICES_MAX
+                    partial(
+                        auto_create.create_some,
+                        project_id=each.project_id,
+                        network_id=each.network_id,
+                        limit=DEVICES_MAX,
                     )
                 )
             except RowError as error:  # the option, or what it names, is gone since

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
-import pytest
 
 from cloud.db import dead_letters as letters
 from cloud.db import jobs
-from cloud.db.database import Database
 from cloud.model.job import Job
 from cloud.model.output import Output
 from cloud.services import dead_letters
@@ -26,19 +23,12 @@ from cloud.services.transponder import Transponder
 from protocols.block import read_head
 from protocols.messages import Lane
 from protocols.shipment import decode_messages, decode_shipment
-from tests.contract import test_pipeline
-from tests.contract.test_pipeline import NOW, Cloud, block, send
+from tests.contract.services import NOW, Cloud, block, send
 
 if TYPE_CHECKING:
     from tests.contract.api_server import Api
 
-pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
-
-
-@pytest.fixture
-async def cloud(database: Database, tmp_path: Path) -> AsyncIterator[Cloud]:
-    async for made in test_pipeline.cloud.__wrapped__(database, tmp_path):  # type: ignore[attr-defined]
-        yield made
+pytest_plugins = ("tests.contract.postgres", "tests.contract.services_fixtures", "tests.contract.api_server")
 
 
 class Poisoned(Processor):

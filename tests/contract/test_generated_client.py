@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 from cloud.api.app import PREFIX
 from cloud.db import users
-from tests.contract.test_ingest import behind  # noqa: F401
 
 if TYPE_CHECKING:
     import httpx
 
     from tests.contract.api_server import Api
-    from tests.contract.test_ingest import Ingesting
+    from tests.contract.ingesting import Ingesting
 
-pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
+pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server", "tests.contract.ingest_fixtures")
 
 TOOLS = Path(sys.executable).parent.parent / "openapi" / "bin"
 """An environment of its own, as users would have one (Makefile)."""
@@ -41,7 +40,7 @@ async def run(*command: str | Path, **environment: str) -> str:
 async def test_a_generated_client_takes_a_project_from_nothing_to_history(
     api: Api,
     admin: httpx.AsyncClient,
-    behind: Ingesting,  # noqa: F811
+    behind: Ingesting,
     tmp_path: Path,
 ) -> None:
     client = tmp_path / "client"

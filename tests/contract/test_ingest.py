@@ -4,79 +4,18 @@ accepted goes through processor and transponder as soon as a test lets it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from cloud.db.postgres_store import PostgresStore
 from cloud.ingest import fate_watch
-from cloud.ingest.fate_watch import FateWatch
-from cloud.ingest.rest_server import RestServer
-from cloud.ingest.routes import Ingest
-from cloud.ingest.routes import router as ingest_router
-from cloud.ingest.usual_request import UsualRequest
-from cloud.registry_feed import RegistryFeed
-from cloud.services import books
-from cloud.services.processor import Processor
-from cloud.services.transponder import Transponder
-from protocols.block import read_head
-from protocols.messages import Lane
-from protocols.shipment import Consignment, Run, encode_shipment
+from tests.contract.ingesting import BENCH, EPOCH, Ingesting
 
 if TYPE_CHECKING:
     from tests.contract.api_server import Api
 
-pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
-
-EPOCH = 0x77
-BENCH = {"network_id": "boats", "alias": "bench-01"}
-
-
-class Ingesting:
-    """The receiver, and all that is behind it."""
-
-    def __init__(self, api: Api, feed: RegistryFeed) -> None:
-        self.store = PostgresStore(api.database)
-        self.flowing = asyncio.Event()
-        self.flowing.set()
-        self._processor = Processor(feed)
-        self._transponder = Transponder(lambda: api.now_ms)
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def accept(self, source_id: int, lane: Lane, blocks: Sequence[bytes]) -> None:
-        heads = [read_head(block) for block in blocks]
-        runs = [Run(source_id, head.epoch, head.first_seq, head.records) for head in heads]
-        await self.store.run(lambda tx: books.accept(tx, runs))
-        self._tasks.append(asyncio.create_task(self._go_on([Consignment(source_id, block) for block in blocks])))
-
-    async def _go_on(self, consignments: Sequence[Consignment]) -> None:
-        await self.flowing.wait()
-        shipment = encode_shipment(consignments)
-        outputs = await self.store.run(lambda tx: self._processor.handle(tx, [shipment], Lane.LIVE))
-        written = [output.data for output in outputs]
-        await self.store.run(lambda tx: self._transponder.handle(tx, written, Lane.LIVE))
-
-    async def end(self) -> None:
-        self.flowing.set()
-        await asyncio.gather(*self._tasks)
-
-
-@pytest_asyncio.fixture
-async def behind(api: Api, admin: httpx.AsyncClient) -> AsyncIterator[Ingesting]:
-    feed = await RegistryFeed.open(api.database)
-    found = Ingesting(api, feed)
-    rest_server = RestServer(found, lambda: EPOCH, lambda: api.now_ms)
-    api.app.state.ingest = Ingest(rest_server, feed, FateWatch(api.database), api.context)
-    api.app.include_router(ingest_router)
-    api.app.router.routes.insert(0, UsualRequest())
-    body = {"system_id": "harbour", "blueprint_id": "pump", "name": "Bench", "aliases": [BENCH]}
-    assert (await admin.post("/devices", json=body)).status_code == 201
-    yield found
-    await found.end()
-    await feed.close()
+pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server", "tests.contract.ingest_fixtures")
 
 
 async def post(client: httpx.AsyncClient, path: str, status: int = 200, **request: Any) -> Any:

@@ -15,15 +15,12 @@ from cloud.api.rates import Rates
 from cloud.ingest.routes import router as ingest_router
 from cloud.model.access import PERMISSIONS
 
-# The device, and all that takes messages in.
-from tests.contract.test_ingest import behind  # noqa: F401
-
 if TYPE_CHECKING:
     from cloud.api.context import ApiContext
     from tests.contract.api_server import Api
-    from tests.contract.test_ingest import Ingesting
+    from tests.contract.ingesting import Ingesting
 
-pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server")
+pytest_plugins = ("tests.contract.postgres", "tests.contract.api_server", "tests.contract.ingest_fixtures")
 
 CHECKS = (
     "not_a_server_error",
@@ -52,7 +49,7 @@ def test_every_operation_says_what_it_does() -> None:
 async def test_every_operation_answers_as_it_is_described(
     api: Api,
     admin: httpx.AsyncClient,
-    behind: Ingesting,  # noqa: F811
+    behind: Ingesting,
     tmp_path: Path,
 ) -> None:
     api.context.rates = Rates(10**6, lambda: api.now_s)

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from cloud.db import history, inbox, reject_replays, rejects
-from cloud.db.database import Database
 from cloud.model.rejected import RejectFilter, RejectReplay
 from cloud.services.processor import Processor
 from cloud.services.reject_replay import RejectReplays
@@ -21,22 +17,15 @@ from protocols.codecs import CodecSpec, Layout, LayoutField
 from protocols.ids import record_message_id
 from protocols.messages import Anchor, Clock, ClockState, Lane
 from protocols.shipment import CLOCK_CORRECTED, LATE
-from tests.contract import test_pipeline
-from tests.contract.test_pipeline import NOW, Cloud, block, send
+from tests.contract.services import NOW, Cloud, block, send
 
-pytest_plugins = ("tests.contract.postgres",)
+pytest_plugins = ("tests.contract.postgres", "tests.contract.services_fixtures")
 
 RECORDS = 1000
 PER_BLOCK = 100
 READING = b"\x00\xd7\x63"
 BROKEN = '{"codec": "layout", "layout": {"fields": [{"name": "t", "type": "u32"}]}}'
 MENDED = """{"codec": "layout", "layout": {"fields": [{"name": "t", "type": "i16", "scale": 0.1}, {"name": "h"}]}}"""
-
-
-@pytest.fixture
-async def cloud(database: Database, tmp_path: Path) -> AsyncIterator[Cloud]:
-    async for made in test_pipeline.cloud.__wrapped__(database, tmp_path):  # type: ignore[attr-defined]
-        yield made
 
 
 async def set_codec(cloud: Cloud, codec: str) -> None:

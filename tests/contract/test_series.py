@@ -41,6 +41,8 @@ pytest_plugins = ("tests.contract.postgres",)
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+COMBINED = ("avg", "min", "max", "sum", "count")
+"""What has a meaning for several devices together."""
 CHANGES = {
     "Europe/Berlin": ("2026-03-29T01:00:00+00:00", "2026-10-25T01:00:00+00:00"),
     "Australia/Lord_Howe": ("2026-04-04T15:00:00+00:00", "2026-10-03T15:30:00+00:00"),  # by half an hour
@@ -297,6 +299,29 @@ async def test_every_function_and_bucket_is_what_plain_python_finds(database: Da
                     assert same(value, values[name], scale), (width, seed, key, name, value, values[name])
 
 
+async def holds_for_rows(
+    database: Database, asked: Question, written: Sequence[Message], from_ms: int, to_ms: int, what: object
+) -> None:
+    """What is answered, of each device and of both together, is what plain Python makes of these messages."""
+    for together in (False, True):
+        question = msgspec.structs.replace(asked, functions=COMBINED if together else OF_POINTS)
+        found = await all_rows(database, Scope("demo", (1, 2), together), question)
+        expected = {}
+        for device, (place, path) in itertools.product(
+            [None] if together else [1, 2], enumerate(("temperature", "mode", "none"))
+        ):
+            points = points_of(written, device, path, None)
+            for bucket, (start, end) in enumerate(itertools.pairwise(asked.buckets.edges)):
+                values = plain(points, start, end, from_ms, to_ms, DAY)
+                if values is not None and values["count"]:
+                    expected[device, place, bucket] = values
+        assert found.keys() == expected.keys(), (together, what)
+        for key, values in expected.items():
+            scale = max([abs(value) for value in values.values() if isinstance(value, float)], default=0.0)
+            for name, value in zip(question.functions, found[key], strict=True):
+                assert same(value, values[name], scale), (what, key, name, value)
+
+
 @pytest.mark.parametrize("zone", CHANGES)
 async def test_rollups_say_what_the_rows_say_whatever_comes_late(database: Database, zone: str) -> None:
     """Days that are summed up, some of them or all; then more comes; then they are summed up again; and where they are
@@ -315,88 +340,72 @@ async def test_rollups_say_what_the_rows_say_whatever_comes_late(database: Datab
         await write(database, first)
         buckets = cut(parse_width(width), ZoneInfo(zone), from_ms, to_ms)
         asked = Question((("temperature",), ("mode",), ("none",)), OF_POINTS, buckets, to_ms + DAY)
-        combined = ("avg", "min", "max", "sum", "count")
+        case = (width, seed)
         every = [(device, day) for device in (1, 2) for day in range((from_ms - span) // DAY, (to_ms + span) // DAY)]
         some = [day for day in every if rng.random() < 0.6]
 
-        async def check(written: Sequence[Message], what: str) -> None:
-            for together in (False, True):
-                question = msgspec.structs.replace(asked, functions=combined if together else OF_POINTS)  # noqa: B023
-                found = await all_rows(database, Scope("demo", (1, 2), together), question)
-                expected = {}
-                for device, (place, path) in itertools.product(
-                    [None] if together else [1, 2], enumerate(("temperature", "mode", "none"))
-                ):
-                    points = points_of(written, device, path, None)
-                    for bucket, (start, end) in enumerate(itertools.pairwise(buckets.edges)):  # noqa: B023
-                        values = plain(points, start, end, from_ms, to_ms, DAY)  # noqa: B023
-                        if values is not None and values["count"]:
-                            expected[device, place, bucket] = values
-                assert found.keys() == expected.keys(), (width, seed, together, what)  # noqa: B023
-                for key, values in expected.items():
-                    scale = max([abs(value) for value in values.values() if isinstance(value, float)], default=0.0)
-                    for name, value in zip(question.functions, found[key], strict=True):
-                        assert same(value, values[name], scale), (width, seed, what, key, name, value)  # noqa: B023
-
         await sum_up(database, some)
-        await check(first, "some days")
+        await holds_for_rows(database, asked, first, from_ms, to_ms, (*case, "some days"))
         await sum_up(database, every)
-        await check(first, "all days")
+        await holds_for_rows(database, asked, first, from_ms, to_ms, (*case, "all days"))
         if later:
             await come_late(database, later)
-            await check(messages, "late rows")
+            await holds_for_rows(database, asked, messages, from_ms, to_ms, (*case, "late rows"))
             async with database.connection() as conn:
                 changed = await rollups.late(conn, 2**30, 10_000)
                 assert changed
             await sum_up(database, changed)
-            await check(messages, "summed up again")
+            await holds_for_rows(database, asked, messages, from_ms, to_ms, (*case, "summed up again"))
         first_day, end_day = -(-from_ms // DAY), to_ms // DAY
         async with database.transaction() as conn:
             await conn.execute(
                 "DELETE FROM history WHERE event_time >= $1 AND event_time < $2", first_day * DAY, end_day * DAY
             )
-        await check(messages, "without the rows of whole days")
+        await holds_for_rows(database, asked, messages, from_ms, to_ms, (*case, "without the rows of whole days"))
 
 
-async def test_a_change_that_is_not_committed_while_a_day_is_summed_up_is_not_lost(database: Database) -> None:
+@pytest.mark.parametrize("commits_first", [False, True])
+async def test_a_change_that_is_not_committed_while_a_day_is_summed_up_is_not_lost(
+    database: Database, commits_first: bool
+) -> None:
     """Whichever of both commits first."""
-    for commits_first in (False, True):
-        messages = numbered((1, 5, 1))
-        await write(database, messages)
-        day = NOON // DAY
-        await sum_up(database, [(1, day)])
-        late = [Message(1, NOON + 10 * MINUTE, NOON, b"l" * 16, '{"n":5}')]
-        made, written = asyncio.Event(), asyncio.Event()
+    messages = numbered((1, 5, 1))
+    await write(database, messages)
+    day = NOON // DAY
+    await sum_up(database, [(1, day)])
+    late = [Message(1, NOON + 10 * MINUTE, NOON, b"l" * 16, '{"n":5}')]
+    made, written, committed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        async def writer() -> None:
-            async with database.transaction() as conn:
-                await conn.execute(
-                    """INSERT INTO history (project_id, device_id, event_time, id, received_time, flags, data)
-                       VALUES ('demo', 1, $1, $2, $1, 0, $3)""",
-                    late[0].time,  # noqa: B023
-                    uuid.UUID(bytes=late[0].id),  # noqa: B023
-                    late[0].data,  # noqa: B023
-                )
-                await conn.execute("INSERT INTO rollup_late (project_id, device_id, day) VALUES ('demo', 1, $1)", day)  # noqa: B023
-                written.set()  # noqa: B023
-                if not commits_first:  # noqa: B023
-                    await made.wait()  # noqa: B023
+    async def writer() -> None:
+        async with database.transaction() as conn:
+            await conn.execute(
+                """INSERT INTO history (project_id, device_id, event_time, id, received_time, flags, data)
+                   VALUES ('demo', 1, $1, $2, $1, 0, $3)""",
+                late[0].time,
+                uuid.UUID(bytes=late[0].id),
+                late[0].data,
+            )
+            await conn.execute("INSERT INTO rollup_late (project_id, device_id, day) VALUES ('demo', 1, $1)", day)
+            written.set()
+            if not commits_first:
+                await made.wait()
+        committed.set()
 
-        async def maker() -> None:
-            async with database.transaction(isolation="repeatable_read") as conn:
-                await conn.fetchval("SELECT count(*) FROM history")
-                await written.wait()  # noqa: B023
-                if commits_first:  # noqa: B023
-                    await asyncio.sleep(0.1)
-                await rollups.make(conn, [(1, day)])  # noqa: B023
-            made.set()  # noqa: B023
+    async def maker() -> None:
+        async with database.transaction(isolation="repeatable_read") as conn:
+            await conn.fetchval("SELECT count(*) FROM history")
+            await written.wait()
+            if commits_first:
+                await committed.wait()
+            await rollups.make(conn, [(1, day)])
+        made.set()
 
-        await asyncio.gather(writer(), maker())
-        asked = msgspec.structs.replace(
-            question("1h", "sum"), buckets=cut(parse_width("day"), ZoneInfo("UTC"), NOON - DAY, NOON + 2 * DAY)
-        )
-        found = await all_rows(database, Scope("demo", (1,)), asked)
-        assert [row[0] for row in found.values()] == [6], commits_first
+    await asyncio.gather(writer(), maker())
+    asked = msgspec.structs.replace(
+        question("1h", "sum"), buckets=cut(parse_width("day"), ZoneInfo("UTC"), NOON - DAY, NOON + 2 * DAY)
+    )
+    found = await all_rows(database, Scope("demo", (1,)), asked)
+    assert [row[0] for row in found.values()] == [6], commits_first
 
 
 def read(value: Any) -> Any:
