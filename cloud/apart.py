@@ -31,6 +31,7 @@ from sync.bus.contract import BusError
 from sync.bus.jetstream import JetStreamBus
 from tidegate import logs
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 NICENESS: Final = 15
 """Live traffic that wants a whole core gets nearly all of it, this a few thousand messages a second; and idle cores are
@@ -77,8 +78,7 @@ class Apart:
             if asyncio.get_running_loop().time() - began_s > AGAIN_MAX_S:
                 again_s = AGAIN_FIRST_S
             _log.error("the backfill process ended", exit_code=code, again_in_s=again_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), again_s)
+            await pause(stop, again_s)
             again_s = min(again_s * 2, AGAIN_MAX_S)
 
     async def _run_once(self, stop: asyncio.Event) -> int:

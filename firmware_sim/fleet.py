@@ -15,6 +15,7 @@ from firmware_sim.devices.roster import RosterDevice
 from firmware_sim.devices.surroundings import DeviceSettings, Surroundings
 from firmware_sim.ledger import FLUSH_S, LedgerDevice, LedgerWriter
 from firmware_sim.signals import PROFILES
+from tidegate.pause import pause
 
 BURST_MAX: Final = 100
 """Messages that one device makes in one go when the process fell behind; the rest in the next tick, so that all devices
@@ -205,7 +206,7 @@ class Fleet:
         while not stop.is_set() and any(quota != 0 for quota in self._quota):
             if self._plan.seconds is not None and around.timers.now() - started_s >= self._plan.seconds:
                 return
-            await _pause(stop, QUARTER_S)
+            await pause(stop, QUARTER_S)
 
     async def _wait_for_answers(self, around: Surroundings, stop: asyncio.Event) -> None:
         """Somebody who stops the fleet does not want to wait long."""
@@ -268,10 +269,3 @@ def _share(messages: int, devices: int, place: int) -> int:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

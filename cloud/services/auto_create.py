@@ -4,7 +4,6 @@ finds the devices like any others, and takes their messages out."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from functools import partial
 from typing import Final
 
@@ -12,6 +11,7 @@ from cloud.db import auto_create
 from cloud.db.database import Database, DatabaseError
 from cloud.db.errors import RowError
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 LOOK_EVERY_S: Final = 1.0
 """How long a new name waits at most while there are few."""
@@ -35,8 +35,7 @@ class AutoCreation:
                     pause_s = PAUSE_S
             except DatabaseError as error:
                 _log.warning("devices are created later", reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause_s)
+            await pause(stop, pause_s)
 
     async def step(self) -> int:
         """A few devices of each network that has unknown ones; how many were created. Raises DatabaseError."""

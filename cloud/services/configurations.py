@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -12,6 +11,7 @@ from cloud.db.database import Connection, Database, DatabaseError
 from cloud.db.errors import NotFoundError
 from sync.link.frames import Configuration, ConfigurationResult
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 POLL_S: Final = 60.0
 """How long one waits at most if its notification is lost."""
@@ -56,8 +56,7 @@ class GatewayConfigurations:
                 _log.warning("configuration waits for the database", gateway=self._gateway_id, reason=str(error))
                 await asyncio.sleep(RETRY_S)
                 continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), POLL_S)
+            await pause(self._changed, POLL_S)
 
     async def became(self, result: ConfigurationResult) -> None:
         self._result = result

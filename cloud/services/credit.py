@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -11,6 +10,7 @@ from cloud.model.credit import FULL, Credit, credit, lag
 from sync.bus.contract import BusError
 from sync.bus.jetstream_streams import TopicStats
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 LOOK_EVERY_S: Final = 0.5
 """What gateways send in this time beyond the mark is some megabytes; six questions to JetStream, 10 ms."""
@@ -34,8 +34,7 @@ class CreditWatch:
                 self.look(await self._stats())
             except BusError as error:
                 _log.warning("lag not known, credit stays", reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await pause(stop, LOOK_EVERY_S)
 
     def look(self, topics: Sequence[TopicStats]) -> None:
         """Takes this for what waits now."""

@@ -8,7 +8,6 @@ is cut off goes on with the next one, in the same reports.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -19,9 +18,10 @@ from cloud.db import curator, curator_reports, retention
 from cloud.db.curator import BusyError
 from cloud.db.database import Connection, Database, DatabaseError
 from cloud.model.curation import Report
-from cloud.services.curator_run import CuratorRun, StoppedError, pause
+from cloud.services.curator_run import CuratorRun, StoppedError, give_way
 from cloud.services.rollups import turn
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 LOOK_EVERY_S: Final = 2.0
 """How long a wish is not seen at most."""
@@ -56,8 +56,7 @@ class Curator:
                 _log.warning("the curator goes on later", reason=str(error), again_in_s=LOOK_EVERY_S)
             except Exception as error:  # noqa: BLE001  # whatever is wrong with one table, the cloud's other parts go on
                 _log.error("the curator failed", again_in_s=LOOK_EVERY_S, exc_info=error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await pause(stop, LOOK_EVERY_S)
 
     async def _until(self, stop: asyncio.Event) -> None:
         """A step; one that a long statement keeps from ending is cut off."""
@@ -92,7 +91,7 @@ class Curator:
             if not await curator.take(conn):
                 return False
             try:
-                return await turn(conn, self._wall_ms(), partial(pause, stop))
+                return await turn(conn, self._wall_ms(), partial(give_way, stop))
             except (StoppedError, BusyError):
                 return False
 

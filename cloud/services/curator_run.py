@@ -8,7 +8,6 @@ once, without a limit of time); tombstones, which go by number with each deletio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -22,6 +21,7 @@ from cloud.model.curation import Action, Line, Report, Size, added
 from cloud.model.retention import DAY_MS, KEPT, Kind, Retention, Window, may_drop, windows
 from cloud.services.rollups import keep
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 T = TypeVar("T")
 
@@ -356,7 +356,7 @@ class CuratorRun:
         return found
 
     async def _pause(self, worked_s: float) -> None:
-        await pause(self._stop, worked_s)
+        await give_way(self._stop, worked_s)
 
     async def _deleted(self, project_id: str, table: str, rule: str, rows: int, row_bytes: int) -> None:
         """All that the rule is about is gone, or would be."""
@@ -386,12 +386,11 @@ class CuratorRun:
         self._new = {}
 
 
-async def pause(stop: asyncio.Event, worked_s: float) -> None:
+async def give_way(stop: asyncio.Event, worked_s: float) -> None:
     """As long as the work before it. Raises StoppedError."""
     if stop.is_set():
         raise StoppedError
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), max(PAUSE_MIN_S, worked_s))
+    await pause(stop, max(PAUSE_MIN_S, worked_s))
 
 
 def _shared(concerned: Mapping[int, int]) -> list[list[int]]:

@@ -4,7 +4,6 @@ share them, and each job gets its turn."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -20,6 +19,7 @@ from cloud.topics import DEFAULT_PROCESSOR, WRITER
 from protocols.messages import Lane
 from sync.bus.contract import Bus, BusError
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 LOOK_EVERY_S: Final = 1.0
 """How long a job is not seen at most. One look is one query that finds nothing by its index."""
@@ -52,8 +52,7 @@ class Jobs:
                     pass
             except (BusError, DatabaseError) as error:
                 _log.warning("jobs go on later", reason=str(error), again_in_s=LOOK_EVERY_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await pause(stop, LOOK_EVERY_S)
 
     async def step(self) -> bool:
         """The next step of the job whose turn it is; False: there is none. Raises BusError, DatabaseError."""

@@ -27,6 +27,7 @@ from sync.link.server import GatewaySession
 from sync.link.tokens import Claims, TokenError, WrongKeyError, claimed, public_key, verify
 from sync.registry import Blueprint, RegistryChange
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 SEEN_EVERY_S: Final = 15.0
 """How exact *last seen* of a connected gateway is; one statement a project for all of them."""
@@ -67,8 +68,7 @@ class Links:
     async def run(self, stop: asyncio.Event) -> None:
         """Notes who is connected, until `stop`; then every gateway is told to come back."""
         while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), SEEN_EVERY_S)
+            await pause(stop, SEEN_EVERY_S)
             try:
                 await self._note_seen()
             except DatabaseError as error:

@@ -10,7 +10,6 @@ twice; the hops behind it pass over records that they have.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -20,6 +19,7 @@ from cloud.services.store import Store, Transaction
 from protocols.messages import Lane
 from sync.bus.contract import Bus, BusError
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 SWEEP_EVERY_S: Final = 2.0
 """What two looks in a row find unsent, and nobody here is sending, was left behind."""
@@ -65,8 +65,7 @@ class Outputs:
 
     async def sweep_forever(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), SWEEP_EVERY_S)
+            await pause(stop, SWEEP_EVERY_S)
             try:
                 await self.sweep()
             except (BusError, DatabaseError) as error:

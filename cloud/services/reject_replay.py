@@ -9,7 +9,6 @@ replay that is repeated or cut off doubles nothing. What does not decode still s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Final
@@ -30,6 +29,7 @@ from protocols.messages import Lane, Origin
 from protocols.shipment import LATE, MessageBatch, Run, carriers_of, encode_messages, pick, restrict
 from sync.bus.contract import Bus, BusError
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 ROWS_MAX: Final = 200
 """Records in one transaction: some 20 ms of work, after which the progress is there to be seen."""
@@ -58,8 +58,7 @@ class RejectReplays:
                 _log.warning("replay of rejects goes on later", reason=str(error), again_in_s=LOOK_EVERY_S)
             except Exception as error:  # noqa: BLE001  # whatever is wrong with one reject, the cloud's other parts go on
                 _log.error("replay of rejects failed", again_in_s=LOOK_EVERY_S, exc_info=error)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await pause(stop, LOOK_EVERY_S)
 
     async def step(self) -> bool:
         """Decodes the next records of the oldest replay; False: there is none. Raises BusError, DatabaseError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +14,7 @@ from cloud.db.standings import Told
 from cloud.model.complete import Completion, told_until
 from sync.link.frames import Standing
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 WRITE_EVERY_S: Final = 2.0
 """How old what is shown may be, beside the gateway's own 2 s; one statement for all gateways."""
@@ -59,8 +59,7 @@ class Standings:
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), WRITE_EVERY_S)
+            await pause(stop, WRITE_EVERY_S)
             try:
                 await self.write()
             except DatabaseError as error:

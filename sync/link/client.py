@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from sync.link.pace import PACE_STEP_S
 from sync.link.ports import BlockSource, Books, Configured, Dial, Downlink
 from sync.link.status import LinkState, LinkStatus
 from tidegate.logs import get_logger
+from tidegate.pause import pause
 
 logger = get_logger("link.client")
 
@@ -152,8 +152,7 @@ class LinkClient:
         self.status.failures = backoff.failures
         self.status.retry_at_ms = self._wall_ms() + int(wait_s * 1000)
         self._turn(LinkState.DOWN, ended.reason)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), wait_s)
+        await pause(stop, wait_s)
 
     def _turn(self, state: LinkState, reason: str) -> None:
         status = self.status
