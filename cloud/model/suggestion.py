@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cloud.model.attribute import Attribute, AttributeType, MisfitError, fitting, name_of, path_of
+from cloud.model.attribute import Attribute, AttributeType, MisfitError, fitting, name_of, path_or_name
 
 ATTRIBUTES_MAX: Final = 100
 """Of a blueprint that is made from a payload: more are no attributes, but keys of a table."""
@@ -45,7 +45,7 @@ def _fits(data: Mapping[str, Any], attributes: Mapping[str, Attribute]) -> tuple
     """How many of the attributes the data has, and how many of these as they are; None: one does not fit."""
     there = as_it_is = 0
     for name, attribute in attributes.items():
-        value = _at(data, path_of(name))
+        value = _at(data, path_or_name(name))
         if value is _MISSING:
             continue
         raw = msgspec.Raw(_encode(value))

@@ -16,6 +16,7 @@ import pytest_asyncio
 from cloud.api.app import PREFIX, ROUTERS
 from cloud.api.routing import ApiRoute
 from cloud.db import audit
+from cloud.db.database import Database
 from cloud.ingest.fate_watch import FateWatch
 from cloud.ingest.routes import Ingest
 from cloud.ingest.routes import router as ingest_router
@@ -61,6 +62,12 @@ NAMES = {
 }
 """What paths name. A new parameter belongs here, with the name of something that is there, if it can be."""
 NOT_ALLOWED = (401, 403)
+NOT_CONFIGURED = {
+    *("history", "message_key", "current_value", "rollup", "rollup_day", "rollup_late", "misfit", "misfit_count"),
+    *("inbox", "reject", "dead_letter", "presence", "device_event", "gap", "hop_progress", "clock_anchor", "source"),
+    *("blueprint_version", "tombstone", "idempotency", "import_chunk", "import_problem", "curator_report"),
+}
+"""Data, and what is written beside something that leaves a trail itself."""
 
 
 def described(case: tuple[str, str, ApiRoute]) -> str:
@@ -255,6 +262,27 @@ async def test_the_trail_says_who_changed_what(peopled: Api, admin: httpx.AsyncC
     ]
     assert [len(one) for one in secret] == [8]
     assert (await admin.get("/audit?project_id=other")).json()["count"] == 1, "its creation"
+
+
+async def test_whatever_is_configured_leaves_a_trail(database: Database) -> None:
+    """A table that the API changes is given to the trail by `audited`, with all of its columns, or named above."""
+    async with database.connection() as conn:
+        tables = await conn.fetch(
+            """SELECT c.relname AS name, pg_get_triggerdef(t.oid) AS audited,
+                      (SELECT array_agg(attname::text) FROM pg_attribute a
+                       WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped) AS columns
+               FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = 'audited'
+               WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+                     AND has_table_privilege('tidegate_api', c.oid, 'INSERT')"""
+        )
+    assert {table["name"] for table in tables if table["audited"] is None} == NOT_CONFIGURED
+    for table in tables:
+        if table["audited"] is not None:
+            named = re.fullmatch(r".* UPDATE OF (.*?) ON .*audit_row\('.*?', '.*?', '\{(.*?)\}'\)", table["audited"])
+            assert named is not None, table["audited"]
+            watched, left_out = named.groups()
+            told = {*watched.split(", "), *left_out.split(",")}
+            assert set(table["columns"]) - told == set(), table["name"]
 
 
 async def test_what_no_request_made_is_tidegates(peopled: Api, admin: httpx.AsyncClient) -> None:
