@@ -91,5 +91,10 @@ def test_import_says_what_is_wrong_before_it_looks_for_a_cloud(
     done = command("import", file, *options)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_import_looks_at_a_file_without_a_cloud(tmp_path: Path) -> None:
+    file = tmp_path / "past.csv"
+    file.write_text("at;t\n1772000000;1\n")
     looked = command("import", file, "--network", "n", "--alias", "a", "--time-column", "at", "--dry-run")
     assert (looked.returncode, looked.stdout) == (0, "the first lines can be read\n")

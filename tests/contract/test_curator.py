@@ -26,6 +26,7 @@ from cloud.model.retention import DAY_MS, KEPT, BlueprintRetention, Retention, w
 from cloud.model.series import Question
 from cloud.series import Scope
 from cloud.services import curator as service
+from cloud.services import curator_run
 from cloud.services import rollups as maker
 from cloud.services.curator import Curator
 
@@ -323,7 +324,7 @@ async def made_anew(database: Database) -> dict[tuple[int, str, int], tuple[Any,
 async def test_what_came_long_ago_goes_whatever_its_own_clock_said(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "ROWS_MAX", 3)
+    monkeypatch.setattr(curator_run, "ROWS_MAX", 3)
     await furnish(database, {"p": Retention(event_days=5), "q": KEPT})
     async with database.transaction() as conn:
         source = await conn.fetchval("INSERT INTO source (project_id, kind) VALUES ('p', 'rest') RETURNING id")
@@ -371,7 +372,7 @@ async def test_writes_go_on_meanwhile_and_nothing_but_what_is_reported_is_gone(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers of old and new messages, readers, and one who sits on a lock for a while."""
-    monkeypatch.setattr(service, "ROWS_MAX", 200)
+    monkeypatch.setattr(curator_run, "ROWS_MAX", 200)
     ids = await furnish(database, {"p": Retention(history_days=30), "q": KEPT})
     written = dict.fromkeys(("p", "q"), 0)
     async with database.transaction() as conn:
